@@ -1,0 +1,94 @@
+"""Aligned-MTL: make the gradient system orthonormal up to a common scale, then sum it with the task weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mtrl.aggregators.base import Aggregator, check_task_weights, resolve_task_weights
+from mtrl.aggregators.system import Aggregation, GradientSystem
+
+ScaleMode = Literal["min", "median", "rmse"]
+
+
+class Aligned(Aggregator):
+    """Align the orthogonal components of the gradient system (Aligned-MTL).
+
+    With the Gramian G = V diag(lambda) V^T of the task gradients J, the balance matrix B = s V diag(lambda^-1/2) V^T
+    turns the rows into B J, whose condition number is 1; the direction is w^T B J. It descends the weighted total loss
+    sum_i w_i L_i, and its fixed points are stationary points of that loss, so the trade-off is chosen by w. The aligned
+    rows do not conflict with one another; the direction may still conflict with an original row.
+
+    Source: Senushkin, Patakin, Kuznetsov, Konushin, "Independent Component Alignment for Multi-Task Learning",
+    CVPR 2023, algorithm 1. Differs from the official code, which ignores w and sums the aligned rows (T times ours at
+    w = 1/T) and takes its rank tolerance from the default dtype instead of the Gramian's.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Aligned-MTL (Senushkin et al. 2023): gradients made orthogonal and equally long."""
+
+        scale_mode: ScaleMode = "min"
+        """Common length s of the aligned gradients: the smallest singular value (the paper), the lower median, or the
+        root mean square of all."""
+        weights: tuple[float, ...] | None = None
+        """Weight of each task, used as given; by default 1/T each. They choose the trade-off between tasks."""
+        rank_eps: float | None = None
+        """Eigenvalues below the largest one times T times this count as zero; by default the Gramian's own precision
+        (2.2e-16). The official code uses 1.2e-7."""
+
+        def __post_init__(self) -> None:
+            """Check what does not depend on the number of tasks."""
+            check_task_weights(self.weights)
+            if self.rank_eps is not None and not 0 < self.rank_eps < 1:
+                raise ValueError(f"rank_eps must lie between 0 and 1, got {self.rank_eps}")
+
+    task_weights: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
+        """Place the task weights on the device."""
+        super().setup(num_tasks, shapes, device)
+        self.register_buffer("task_weights", resolve_task_weights(self.config.weights, num_tasks, device))
+
+    def aggregate(self, system: GradientSystem) -> Aggregation:
+        """Return B w as weights and B as mixing."""
+        assert system.gramian is not None, "the need of this method is the Gramian"
+        balance = balance_matrix(system.gramian, self.config.scale_mode, self.config.rank_eps)
+        return Aggregation(weights=balance @ self.task_weights, mixing=balance)
+
+
+def balance_matrix(
+    gramian: Float[Tensor, "task task"], scale_mode: ScaleMode = "min", rank_eps: float | None = None
+) -> Float[Tensor, "task task"]:
+    """Compute B = s V diag(lambda^-1/2) V^T over the numerically non-zero eigenvalues of the Gramian.
+
+    A zero row keeps weight 0 and does not disturb the others. A zero Gramian gives B = 0.
+
+    Source: Senushkin et al. 2023, algorithm 1.
+    """
+    eps = torch.finfo(gramian.dtype).eps if rank_eps is None else rank_eps
+    eigenvalues, V = torch.linalg.eigh(gramian)
+    keep = eigenvalues > eigenvalues[-1] * gramian.shape[0] * eps
+    inverse_root = torch.where(keep, eigenvalues, 1.0).rsqrt() * keep
+    balance = _scale(eigenvalues, keep, scale_mode) * (V * inverse_root) @ V.T
+    # Exact zeros for zero rows, where the eigenvectors carry rounding noise.
+    nonzero = gramian.diagonal() > 0
+    return balance * (nonzero[:, None] & nonzero[None, :])
+
+
+def _scale(eigenvalues: Float[Tensor, " task"], keep: Tensor, scale_mode: ScaleMode) -> Float[Tensor, ""]:
+    """Return the common length s of the aligned rows; 0 if no eigenvalue is kept."""
+    if scale_mode == "min":
+        squared = torch.where(keep, eigenvalues, torch.inf).amin()
+    elif scale_mode == "median":
+        squared = torch.where(keep, eigenvalues, torch.nan).nanmedian()
+    else:
+        squared = (eigenvalues * keep).sum() / keep.sum()
+    return torch.where(keep.any(), squared, 0.0).sqrt()

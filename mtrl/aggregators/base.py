@@ -1,0 +1,128 @@
+"""What every aggregation method is: a rule from the gradient system of an update to one direction."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import IntEnum
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mtrl.aggregators.system import Aggregation, GradientSystem, combine, gramian
+
+
+class Need(IntEnum):
+    """The least a method must see. Whoever computes the gradients computes no more."""
+
+    LOSSES = 0
+    """The loss values: one ordinary backward pass of their weighted sum."""
+    GRAMIAN = 1
+    """The inner products of the task gradients."""
+    ROWS = 2
+    """The task gradients themselves."""
+
+
+class Aggregator(nn.Module, ABC):
+    """Combines the gradients of T tasks into one direction.
+
+    State, if a method has any, lives in buffers that `setup` creates and `aggregate` updates in place, so that
+    `state_dict` and `load_state_dict` carry it. Two uses of one method (critic and actor, say) need two objects.
+
+    Subclasses implement `aggregate`, set `need`, and where they look again after the step, `observes` and `observe`.
+    """
+
+    need: Need = Need.GRAMIAN
+    observes: bool = False
+    """Whether `observe` must be called with the losses after the step, on the same batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_tasks: int | None = None
+        self._own_generator: torch.Generator | None = None
+
+    def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
+        """Create all state for `num_tasks` tasks and shared parameters of the given shapes.
+
+        Raises:
+            ValueError: The configuration does not fit the number of tasks.
+        """
+        del shapes, device
+        self.num_tasks = num_tasks
+
+    @abstractmethod
+    def aggregate(self, system: GradientSystem) -> Aggregation:
+        """Decide on a direction for the system of one update, and update the method's own state."""
+
+    def observe(self, losses: Float[Tensor, " task"]) -> None:
+        """Take in the losses of the same batch after the step. Called only where `observes` is set."""
+        del losses
+
+    def forward(
+        self,
+        jacobian: Float[Tensor, "task param"],
+        losses: Float[Tensor, " task"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, " param"]:
+        """Combine the rows of a Jacobian.
+
+        Args:
+            jacobian: Gradient of each task in a row.
+            losses: Loss of each task, for the methods that look at it.
+            generator: Source of randomness; by default the aggregator keeps one of its own, seeded with 0.
+
+        Returns:
+            The direction to descend, in the dtype and on the device of `jacobian`.
+
+        Raises:
+            ValueError: `jacobian` is not a matrix with at least one row.
+        """
+        if jacobian.dim() != 2 or jacobian.shape[0] == 0:
+            raise ValueError(f"jacobian must be (task, param) with at least one task, got {tuple(jacobian.shape)}")
+        num_tasks = jacobian.shape[0]
+        if self.num_tasks != num_tasks:
+            self.setup(num_tasks, [jacobian.shape[1:]], jacobian.device)
+        rows = (jacobian,)
+        system = GradientSystem(
+            num_tasks=num_tasks,
+            losses=losses,
+            gramian=gramian(rows) if self.need >= Need.GRAMIAN else None,
+            rows=rows if self.need >= Need.ROWS else None,
+            generator=generator or self.own_generator(jacobian.device),
+        )
+        (direction,) = apply(self.aggregate(system), rows)
+        return direction
+
+    def own_generator(self, device: torch.device) -> torch.Generator:
+        """Return the generator this object falls back on where the caller passes none; seeded with 0."""
+        if self._own_generator is None:
+            self._own_generator = torch.Generator(device).manual_seed(0)
+        return self._own_generator
+
+
+def apply(aggregation: Aggregation, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return the direction that `aggregation` describes, leaf by leaf."""
+    if aggregation.direction is not None:
+        return aggregation.direction
+    assert aggregation.weights is not None, "an aggregation has weights or a direction"
+    return combine(rows, aggregation.weights)
+
+
+def check_task_weights(weights: tuple[float, ...] | None) -> None:
+    """Raise a ValueError unless `weights` is None or finite, non-negative and not all zero."""
+    if weights is None:
+        return
+    if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
+        raise ValueError(f"weights must be finite, non-negative and not all zero, got {weights}")
+
+
+def resolve_task_weights(weights: tuple[float, ...] | None, num_tasks: int, device: torch.device) -> Float[Tensor, " task"]:
+    """Return `weights` as they are, or 1/T for each task, in float64.
+
+    Raises:
+        ValueError: There are not as many weights as tasks.
+    """
+    if weights is None:
+        return torch.full((num_tasks,), 1 / num_tasks, dtype=torch.float64, device=device)
+    if len(weights) != num_tasks:
+        raise ValueError(f"weights must hold one number per task: {num_tasks} tasks, {len(weights)} weights")
+    return torch.tensor(weights, dtype=torch.float64, device=device)

@@ -1,0 +1,90 @@
+"""The gradient system of one update, and the two functions that touch its parameter axis."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Rows = tuple[Tensor, ...]
+"""The Jacobian of the task losses, leaf by leaf: each (task, *shape of the parameter). Never concatenated."""
+
+# Columns converted to float64 at once, times the number of tasks: 8 MiB of scratch memory.
+_CHUNK_ELEMENTS = 2**20
+
+
+class GradientSystem(NamedTuple):
+    """What an aggregator may look at. Fields that its `need` does not cover are None."""
+
+    num_tasks: int
+    losses: Float[Tensor, " task"] | None = None
+    gramian: Float[Tensor, "task task"] | None = None
+    """Inner products of the task gradients in float64, symmetric."""
+    rows: Rows | None = None
+    generator: torch.Generator | None = None
+    """Source of all randomness a method may use."""
+
+
+class Aggregation(NamedTuple):
+    """What an aggregator decided. The direction is descended, so it points like a gradient."""
+
+    weights: Float[Tensor, " task"] | None
+    """The direction is the sum of weights[i] times row i; None only where `direction` is given."""
+    mixing: Float[Tensor, "task task"] | None = None
+    """Where the method first replaces the rows J by M J, this M; the condition number after alignment comes from it."""
+    direction: Rows | None = None
+    """The direction leaf by leaf, from methods that are no weighting of the rows."""
+
+
+def gramian(rows: Sequence[Tensor]) -> Float[Tensor, "task task"]:
+    """Compute the inner products of all task gradients, accumulated in float64.
+
+    A float32 Gramian has lost everything below a condition number of about 1000 (relative error of the Aligned-MTL
+    direction: 1e-4 at 100, over 1 at 1000), so the products are formed in float64, a few columns at a time.
+
+    Args:
+        rows: Per parameter the gradients of all tasks, (task, *shape).
+    """
+    num_tasks = rows[0].shape[0]
+    total = rows[0].new_zeros(num_tasks, num_tasks, dtype=torch.float64)
+    columns = max(1, _CHUNK_ELEMENTS // num_tasks)
+    for leaf in rows:
+        for chunk in leaf.flatten(1).split(columns, dim=1):
+            wide = chunk.double()
+            total.addmm_(wide, wide.T)
+    return total
+
+
+def combine(rows: Sequence[Tensor], weights: Float[Tensor, " task"]) -> Rows:
+    """Sum the task gradients with `weights`.
+
+    Args:
+        rows: Per parameter the gradients of all tasks, (task, *shape).
+        weights: One weight per task; cast to the dtype of the rows.
+
+    Returns:
+        The weighted sum, leaf by leaf, each (*shape).
+    """
+    return tuple(torch.tensordot(weights.to(leaf.dtype), leaf, dims=1) for leaf in rows)
+
+
+def condition_number(gramian: Float[Tensor, "task task"]) -> Float[Tensor, ""]:
+    """Return the ratio of the largest to the smallest singular value of the Jacobian behind `gramian`.
+
+    The stability criterion of Senushkin et al., "Independent Component Alignment for Multi-Task Learning", 2023,
+    section 4. Singular values below the resolution of the Gramian count as that resolution, so the result is finite:
+    at most 1 / sqrt(T eps), about 2e7 for ten tasks in float64. It is 1 for a zero Gramian.
+    """
+    eigenvalues = torch.linalg.eigvalsh(gramian)
+    largest = eigenvalues[-1]
+    floor = largest * gramian.shape[0] * torch.finfo(gramian.dtype).eps
+    ratio = largest / torch.maximum(eigenvalues[0], floor)
+    return torch.where(largest > 0, ratio, torch.ones_like(ratio)).sqrt()
+
+
+def cosines(gramian: Float[Tensor, "task task"]) -> Float[Tensor, "task task"]:
+    """Return the cosine of the angle between each pair of task gradients; 0 where one of them is zero."""
+    norms = gramian.diagonal().clamp(min=0).sqrt()
+    scale = torch.where(norms > 0, 1 / norms, torch.zeros_like(norms))
+    return gramian * scale[:, None] * scale[None, :]

@@ -1,0 +1,254 @@
+"""Per-task gradients and their combination: the engine between losses and aggregators.
+
+The author of a loss writes the loss of ONE task as a function of its arguments alone:
+
+    loss(shared, private, frozen) -> (scalar, metrics)
+
+`shared` are the parameters all tasks use, `private` one task's own, `frozen` everything else that task needs (batch,
+targets, noise). Random draws happen outside, so the same loss can be evaluated again elsewhere and means the same. The
+engine maps it over the task axis. Shared parameters receive the aggregated direction, private ones their own task's
+gradient.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+
+from mtrl.aggregators.base import Aggregator, Need, apply
+from mtrl.aggregators.system import Aggregation, GradientSystem, condition_number, cosines, gramian
+from mtrl.interfaces import Metrics, Parameters
+
+
+class TaskLoss(Protocol):
+    """The loss of one task."""
+
+    def __call__(self, shared: Parameters, private: Parameters, frozen: Any) -> tuple[Tensor, Metrics]:
+        """Return the loss, a scalar, and this task's metrics."""
+        ...
+
+
+class TaskGradients(NamedTuple):
+    """The gradients of all tasks, not yet combined."""
+
+    losses: Float[Tensor, " task"]
+    shared: Parameters
+    """Per shared parameter the gradients of all tasks, (task, *shape)."""
+    private: Parameters
+    """Per private parameter the own task's gradient, (task, *shape)."""
+    metrics: Metrics
+
+
+class Update(NamedTuple):
+    """What to descend, and what was found on the way."""
+
+    losses: Float[Tensor, " task"]
+    shared: Parameters
+    """The aggregated direction, (*shape) per shared parameter."""
+    private: Parameters
+    """Per private parameter the own task's gradient, (task, *shape)."""
+    metrics: Metrics
+    weights: Float[Tensor, " task"] | None
+    nonfinite: Tensor
+    """(task,) bool: tasks whose loss or gradient is not finite. Such an update must not be applied."""
+
+
+def task_gradients(loss: TaskLoss, shared: Parameters, private: Parameters, frozen: Any) -> TaskGradients:
+    """Compute the gradient of every task's loss, all tasks at once.
+
+    Args:
+        loss: The loss of one task.
+        shared: Parameters all tasks use.
+        private: Parameters with the task on axis 0.
+        frozen: A tree of tensors with the task on axis 0.
+    """
+    gradient = grad_and_value(loss, argnums=(0, 1), has_aux=True)
+    (shared_rows, private_rows), (losses, metrics) = vmap(gradient, in_dims=(None, 0, 0))(shared, private, frozen)
+    return TaskGradients(losses, shared_rows, private_rows, metrics)
+
+
+@torch.no_grad()
+def losses_at(loss: TaskLoss, shared: Parameters, private: Parameters, frozen: Any) -> Float[Tensor, " task"]:
+    """Evaluate the same frozen losses at other parameters."""
+    losses, _ = vmap(loss, in_dims=(None, 0, 0))(shared, private, frozen)
+    return losses
+
+
+def aggregate(
+    loss: TaskLoss,
+    shared: Parameters,
+    private: Parameters,
+    frozen: Any,
+    aggregator: Aggregator,
+    generator: torch.Generator,
+) -> Update:
+    """Compute the direction that `aggregator` chooses, and no more than it needs for that.
+
+    Args:
+        loss: The loss of one task.
+        shared: Parameters all tasks use.
+        private: Parameters with the task on axis 0.
+        frozen: A tree of tensors with the task on axis 0.
+        aggregator: Set up for these tasks and shared parameters.
+        generator: Source of the aggregator's randomness.
+    """
+    if aggregator.need == Need.LOSSES:
+        return _weigh_losses(loss, shared, private, frozen, aggregator, generator)
+    gradients = task_gradients(loss, shared, private, frozen)
+    rows = tuple(gradients.shared.values())
+    products = gramian(rows)
+    nonfinite = ~(gradients.losses.isfinite() & products.diagonal().isfinite())
+    for leaf in gradients.private.values():
+        nonfinite = nonfinite | ~leaf.flatten(1).isfinite().all(1)
+    system = GradientSystem(
+        num_tasks=len(nonfinite),
+        losses=gradients.losses,
+        # Solvers raise on NaN; the update is thrown away in that case, so any finite system will do.
+        gramian=torch.where(nonfinite.any(), 0.0, products),
+        rows=rows if aggregator.need == Need.ROWS else None,
+        generator=generator,
+    )
+    aggregation = aggregator.aggregate(system)
+    direction = dict(zip(gradients.shared, apply(aggregation, rows), strict=True))
+    return Update(
+        gradients.losses, direction, gradients.private, gradients.metrics, aggregation.weights, nonfinite
+    )
+
+
+@torch.enable_grad()
+def _weigh_losses(
+    loss: TaskLoss,
+    shared: Parameters,
+    private: Parameters,
+    frozen: Any,
+    aggregator: Aggregator,
+    generator: torch.Generator,
+) -> Update:
+    """Do what `aggregate` does by one backward pass of the weighted sum of the losses."""
+    shared = {name: leaf.detach().requires_grad_() for name, leaf in shared.items()}
+    private = {name: leaf.detach().requires_grad_() for name, leaf in private.items()}
+    losses, metrics = vmap(loss, in_dims=(None, 0, 0))(shared, private, frozen)
+    system = GradientSystem(num_tasks=len(losses), losses=losses.detach(), generator=generator)
+    weights = aggregator.aggregate(system).weights
+    assert weights is not None, "a method that sees only losses returns weights"
+    # Private parameters follow their own task's loss, unweighted; their path stops short of the shared ones.
+    private_gradients = torch.autograd.grad(losses.sum(), list(private.values()), retain_graph=True) if private else ()
+    weighted = (losses * weights.to(losses.dtype)).sum()
+    direction = torch.autograd.grad(weighted, list(shared.values()), materialize_grads=True)
+    nonfinite = ~losses.detach().isfinite()
+    for leaf in private_gradients:
+        nonfinite = nonfinite | ~leaf.flatten(1).isfinite().all(1)
+    return Update(
+        losses.detach(),
+        dict(zip(shared, direction, strict=True)),
+        dict(zip(private, private_gradients, strict=True)),
+        {name: value.detach() for name, value in metrics.items()},
+        weights,
+        nonfinite,
+    )
+
+
+def measure(rows: Sequence[Tensor], aggregation: Aggregation | None = None) -> Metrics:
+    """Describe a gradient system: norm per task, cosines, conflicts, condition number before and after aggregation.
+
+    Args:
+        rows: Per shared parameter the gradients of all tasks, (task, *shape).
+        aggregation: What a method made of them; with a mixing matrix M the condition number of M J is added.
+
+    Returns:
+        `gradient_norm` (task,), `cosine` (task, task), `conflict_share` (share of task pairs with a negative cosine),
+        `condition_number` and, where it exists, `condition_number_after`.
+    """
+    products = gramian(rows)
+    cosine = cosines(products)
+    num_tasks = len(products)
+    pairs = max(1, num_tasks * (num_tasks - 1))
+    metrics = {
+        "gradient_norm": products.diagonal().sqrt(),
+        "cosine": cosine,
+        "conflict_share": (cosine < 0).sum() / pairs,
+        "condition_number": condition_number(products),
+    }
+    if aggregation is not None and aggregation.mixing is not None:
+        mixed = aggregation.mixing @ products @ aggregation.mixing.T
+        metrics["condition_number_after"] = condition_number((mixed + mixed.T) / 2)
+    return metrics
+
+
+def backward(
+    losses: Sequence[Tensor] | Tensor,
+    *,
+    shared: Iterable[Tensor],
+    private: Iterable[Tensor] = (),
+    aggregator: Aggregator,
+    generator: torch.Generator | None = None,
+) -> None:
+    """Accumulate into `.grad` what `aggregator` makes of the task gradients: `loss.backward()` for several losses.
+
+        losses = [criterion(head(trunk(x)), y) for head, y in zip(heads, targets)]
+        backward(losses, shared=trunk.parameters(), private=heads.parameters(), aggregator=make("aligned"))
+        optimizer.step()
+
+    Args:
+        losses: One scalar per task, from one graph of any torch model.
+        shared: Parameters all tasks use: they receive the aggregated direction.
+        private: Parameters of which each serves one task: they receive that task's gradient.
+        aggregator: Any method of `mtrl.aggregators`.
+        generator: Source of the aggregator's randomness; by default the aggregator's own.
+
+    Raises:
+        ValueError: A loss is not a scalar, there are no losses or no shared parameters, or a parameter is both shared
+            and private.
+    """
+    losses, shared, private = list(losses), list(shared), list(private)
+    _check_backward_arguments(losses, shared, private)
+    if aggregator.need == Need.LOSSES:
+        rows: tuple[Tensor, ...] = ()
+    else:
+        gradients = [
+            torch.autograd.grad(loss, shared, retain_graph=True, materialize_grads=True) for loss in losses
+        ]
+        rows = tuple(torch.stack(leaf) for leaf in zip(*gradients, strict=True))
+    if aggregator.num_tasks != len(losses):
+        aggregator.setup(len(losses), [leaf.shape for leaf in shared], shared[0].device)
+    values = torch.stack(losses)
+    aggregation = aggregator.aggregate(
+        GradientSystem(
+            num_tasks=len(losses),
+            losses=values.detach(),
+            gramian=gramian(rows) if rows else None,
+            rows=rows if aggregator.need == Need.ROWS else None,
+            generator=generator or aggregator.own_generator(shared[0].device),
+        )
+    )
+    if private:
+        _accumulate(private, torch.autograd.grad(values.sum(), private, retain_graph=True, materialize_grads=True))
+    if rows:
+        _accumulate(shared, apply(aggregation, rows))
+    else:
+        assert aggregation.weights is not None, "a method that sees only losses returns weights"
+        weighted = (values * aggregation.weights.to(values.dtype)).sum()
+        _accumulate(shared, torch.autograd.grad(weighted, shared, materialize_grads=True))
+
+
+def _accumulate(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """Add to `.grad`, as torch's own backward does."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+
+def _check_backward_arguments(losses: list[Tensor], shared: list[Tensor], private: list[Tensor]) -> None:
+    """Raise a ValueError for what a caller can get wrong."""
+    if not losses:
+        raise ValueError("losses is empty: expected one scalar loss per task")
+    for index, loss in enumerate(losses):
+        if loss.dim() != 0:
+            raise ValueError(f"losses[{index}] must be a scalar, got shape {tuple(loss.shape)}")
+    if not shared:
+        raise ValueError("shared is empty: expected the parameters all tasks use")
+    both = {id(parameter) for parameter in shared} & {id(parameter) for parameter in private}
+    if both:
+        raise ValueError(f"{len(both)} parameters are both shared and private; each must be one or the other")

@@ -1,0 +1,157 @@
+"""Data types and protocols that every layer shares.
+
+Axis words of all shape annotations (axis 0 is the task in every tensor that crosses a module border):
+
+    task    tasks trained together (T)             env     copies of one task stepped side by side
+    batch   transitions per task in one update     obs     features of one observation
+    action  features of one action                 param   flattened shared parameters (P)
+
+`terminated` stops the bootstrap; `truncated` never does.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Parameters = dict[str, Tensor]
+"""Parameter tensors by name. Private ones carry the task on axis 0."""
+
+Metrics = dict[str, Tensor]
+"""Detached tensors by name: a scalar, (task,) or (task, task). They stay on their device until somebody logs them."""
+
+
+class Batch(NamedTuple):
+    """Transitions of all tasks, the same number of each. A NamedTuple, so that `torch.func.vmap` maps its axis 0."""
+
+    obs: Float[Tensor, "task batch obs"]
+    action: Float[Tensor, "task batch action"]
+    reward: Float[Tensor, "task batch"]
+    next_obs: Float[Tensor, "task batch obs"]
+    """The true successor of `obs`, also where an episode ended (never the first observation of the next one)."""
+    terminated: Float[Tensor, "task batch"]
+    """1 where the successor has no value, else 0; 0 where the episode was only cut by the time limit."""
+    task: Int[Tensor, "task batch"]
+    """Index of the task each row belongs to."""
+
+
+class Step(NamedTuple):
+    """What one vector step returns. The arrays belong to the environment and are valid until its next call."""
+
+    obs: Float[np.ndarray, "task env obs"]
+    """Act on this next: where an episode ended, the first observation of the next one (SAME_STEP autoreset)."""
+    final_obs: Float[np.ndarray, "task env obs"]
+    """Bootstrap from this: the true successor of the observation acted on, in every row."""
+    reward: Float[np.ndarray, "task env"]
+    terminated: Bool[np.ndarray, "task env"]
+    truncated: Bool[np.ndarray, "task env"]
+    success: Bool[np.ndarray, "task env"]
+    """Whether this very step counts as solved; an episode is solved when any of its steps is."""
+    goal: Int[np.ndarray, "task env"]
+    """Index of the goal of the episode this step belongs to (not of the one that may start after it)."""
+    valid: Bool[np.ndarray, "task env"]
+    """False where the row is no real transition (worker restarted, simulation unstable): never store it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvSpec:
+    """The shape of a vectorised multi-task environment."""
+
+    task_names: tuple[str, ...]
+    envs_per_task: int
+    obs_dim: int
+    action_dim: int
+    """Actions are in [-1, 1] in every component."""
+    max_episode_steps: int
+    num_goals: int
+    """Goals per task; `reset(goal)` takes indices below it."""
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks T."""
+        return len(self.task_names)
+
+
+class VectorEnv(Protocol):
+    """All copies of all tasks, stepped together."""
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Names and sizes."""
+        ...
+
+    def reset(self, goal: Int[np.ndarray, "task env"] | None = None) -> Float[np.ndarray, "task env obs"]:
+        """Start a new episode everywhere, with the given goals or with goals from each environment's own stream."""
+        ...
+
+    def step(self, action: Float[np.ndarray, "task env action"]) -> Step:
+        """Advance every environment by one action; an ended episode is followed at once by a new one.
+
+        Raises:
+            ValueError: An action is not finite; the message names task and environment.
+        """
+        ...
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that determines the future, as plain types and arrays."""
+        ...
+
+    def set_state(self, state: dict[str, Any]) -> Float[np.ndarray, "task env obs"]:
+        """Restore what `get_state` returned; return the observations to act on next."""
+        ...
+
+    def close(self) -> None:
+        """Free processes and shared memory. Safe to call twice."""
+        ...
+
+
+class Agent(Protocol):
+    """A learner over all tasks at once."""
+
+    def act(self, obs: Float[Tensor, "task env obs"]) -> Float[Tensor, "task env action"]:
+        """Sample exploring actions."""
+        ...
+
+    def act_deterministic(self, obs: Float[Tensor, "task env obs"]) -> Float[Tensor, "task env action"]:
+        """Return the actions to be evaluated. Draws no randomness."""
+        ...
+
+    def update(self, batch: Batch) -> Metrics:
+        """Learn from one batch. No logging, no I/O, no synchronisation with the device."""
+        ...
+
+    def diagnose(self, batch: Batch) -> Metrics:
+        """Measure the gradient systems on `batch` without learning from it or touching any state."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that `load_state_dict` needs to continue exactly."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`'s result. Strict: raises on missing, unexpected or misshapen entries."""
+        ...
+
+
+class Network(Protocol):
+    """An architecture, written for ONE task: parameters in, outputs out, no state of its own.
+
+    Built as `Class(config, input_dim=..., output_dim=..., num_tasks=..., output_bound=...)`.
+    """
+
+    def init(self, generator: torch.Generator) -> tuple[Parameters, Parameters]:
+        """Draw initial parameters: the shared ones, and the private ones with the task on axis 0."""
+        ...
+
+    def __call__(
+        self,
+        shared: Parameters,
+        private: Parameters,
+        inputs: Float[Tensor, "batch in"],
+        task: Int[Tensor, " batch"],
+    ) -> Float[Tensor, "batch out"]:
+        """Evaluate one task's network: `private` holds that task's slice, without the task axis."""
+        ...

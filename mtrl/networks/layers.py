@@ -1,0 +1,42 @@
+"""The layers all architectures are made of, as parameters by name and plain functions."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mtrl.interfaces import Parameters
+
+
+def init_hidden(dims: Sequence[int], generator: torch.Generator) -> Parameters:
+    """Draw the hidden layers of widths `dims[1:]` on an input of width `dims[0]`: He-uniform weights, zero biases.
+
+    Source: He et al., "Delving Deep into Rectifiers", 2015, equation 10.
+    """
+    parameters = {}
+    for index, (fan_in, fan_out) in enumerate(zip(dims, dims[1:], strict=False)):
+        weight = nn.init.kaiming_uniform_(torch.empty(fan_out, fan_in), nonlinearity="relu", generator=generator)
+        parameters[f"hidden.{index}.weight"] = weight
+        parameters[f"hidden.{index}.bias"] = torch.zeros(fan_out)
+    return parameters
+
+
+def init_output(fan_in: int, fan_out: int, bound: float, generator: torch.Generator) -> Parameters:
+    """Draw an output layer uniform in +-bound, weights and biases, so that first outputs are close to zero."""
+    return {
+        "output.weight": torch.empty(fan_out, fan_in).uniform_(-bound, bound, generator=generator),
+        "output.bias": torch.empty(fan_out).uniform_(-bound, bound, generator=generator),
+    }
+
+
+def hidden(parameters: Parameters, x: Float[Tensor, "batch in"], num_layers: int) -> Float[Tensor, "batch hidden"]:
+    """Apply the hidden layers, ReLU after each."""
+    for index in range(num_layers):
+        x = nn.functional.linear(x, parameters[f"hidden.{index}.weight"], parameters[f"hidden.{index}.bias"]).relu()
+    return x
+
+
+def output(parameters: Parameters, x: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch out"]:
+    """Apply the output layer."""
+    return nn.functional.linear(x, parameters["output.weight"], parameters["output.bias"])

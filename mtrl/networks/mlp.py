@@ -1,0 +1,57 @@
+"""One network for all tasks, told the task by a one-hot vector."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mtrl.interfaces import Parameters
+from mtrl.networks.layers import hidden, init_hidden, init_output, output
+
+
+class MLP:
+    """A multi-layer perceptron on the inputs and the one-hot task. All parameters are shared."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """One perceptron for all tasks; the task enters as a one-hot vector."""
+
+        hidden_dims: tuple[int, ...] = (400, 400, 400)
+        """Widths of the hidden layers."""
+
+        def __post_init__(self) -> None:
+            """Check the widths."""
+            check_hidden_dims(self.hidden_dims)
+
+    def __init__(
+        self, config: Config, *, input_dim: int, output_dim: int, num_tasks: int, output_bound: float
+    ) -> None:
+        self.num_tasks = num_tasks
+        self._dims = (input_dim + num_tasks, *config.hidden_dims)
+        self._output_dim = output_dim
+        self._output_bound = output_bound
+
+    def init(self, generator: torch.Generator) -> tuple[Parameters, Parameters]:
+        """Draw the shared parameters; there are no private ones."""
+        layers = init_hidden(self._dims, generator)
+        return layers | init_output(self._dims[-1], self._output_dim, self._output_bound, generator), {}
+
+    def __call__(
+        self,
+        shared: Parameters,
+        private: Parameters,
+        inputs: Float[Tensor, "batch in"],
+        task: Int[Tensor, " batch"],
+    ) -> Float[Tensor, "batch out"]:
+        """Evaluate the network."""
+        del private
+        one_hot = task[:, None] == torch.arange(self.num_tasks, device=task.device)
+        x = torch.cat([inputs, one_hot.to(inputs.dtype)], dim=1)
+        return output(shared, hidden(shared, x, len(self._dims) - 1))
+
+
+def check_hidden_dims(hidden_dims: tuple[int, ...]) -> None:
+    """Raise a ValueError unless there is at least one layer and all widths are positive."""
+    if not hidden_dims or min(hidden_dims) < 1:
+        raise ValueError(f"hidden_dims must be one or more positive widths, got {hidden_dims}")

@@ -1,0 +1,29 @@
+"""Turn one seed into named, independent streams of random numbers.
+
+Every consumer of randomness has a name, so that adding one never shifts the numbers of another.
+"""
+
+import zlib
+
+import numpy as np
+import torch
+
+
+def seed_sequence(seed: int, *name: str | int) -> np.random.SeedSequence:
+    """Return the seed sequence of the stream `name` under `seed`.
+
+    Words are hashed with CRC-32, numbers (task or environment indices) enter as they are.
+    """
+    key = tuple(zlib.crc32(part.encode()) if isinstance(part, str) else part for part in name)
+    return np.random.SeedSequence(seed, spawn_key=key)
+
+
+def numpy_generator(seed: int, *name: str | int) -> np.random.Generator:
+    """Return a NumPy generator for the stream `name` under `seed`."""
+    return np.random.default_rng(seed_sequence(seed, *name))
+
+
+def torch_generator(seed: int, *name: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a torch generator on `device` for the stream `name` under `seed`."""
+    state = int(seed_sequence(seed, *name).generate_state(1, np.uint64)[0])
+    return torch.Generator(device).manual_seed(state >> 1)  # manual_seed takes a signed 64-bit number
