@@ -1,0 +1,104 @@
+"""Vectorised multi-task environments by name.
+
+    mt10                      a benchmark: mt10, mt25, mt50 (or toy, toy_scaled)
+    mt10:reach-v3,push-v3     some of its tasks, in this order, with the goals they have in it
+    mt1:reach-v3              one task with the goals of its own benchmark
+    reach-v3,push-v3          some tasks of mt50
+
+Names can be checked without importing torch or MuJoCo.
+"""
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from mtrl.envs.metaworld.tasks import BENCHMARKS, MT50
+from mtrl.registry import check_name
+
+if TYPE_CHECKING:
+    from mtrl.interfaces import VectorEnv
+
+__all__ = ["check", "make", "names", "parse"]
+
+_REGISTRY = {
+    "toy": "mtrl.envs.toy:make",
+    "toy_scaled": "mtrl.envs.toy:make",
+    "mt1": "mtrl.envs.metaworld:make",
+    "mt10": "mtrl.envs.metaworld:make",
+    "mt25": "mtrl.envs.metaworld:make",
+    "mt50": "mtrl.envs.metaworld:make",
+}
+
+_BARE_TASKS_SUITE = "mt50"
+
+
+def names() -> tuple[str, ...]:
+    """Return the registered suites."""
+    return tuple(_REGISTRY)
+
+
+def parse(name: str) -> tuple[str, tuple[str, ...] | None]:
+    """Split a name into its suite and its tasks, None for all of them. Does not check either."""
+    suite, colon, tasks = name.partition(":")
+    if colon:
+        return suite, tuple(tasks.split(","))
+    if suite in _REGISTRY or not (set(suite.split(",")) & set(MT50) or "," in suite or "-" in suite):
+        return suite, None
+    return _BARE_TASKS_SUITE, tuple(suite.split(","))
+
+
+def check(name: str) -> None:
+    """Raise unless `name` names an environment. Tasks of suites outside Meta-World are left to their `make`.
+
+    Raises:
+        ValueError: The message says what was found, what was expected and which valid choice is nearest.
+    """
+    suite, tasks = parse(name)
+    if suite not in _REGISTRY:
+        check_name((*_REGISTRY, *MT50), "environment", suite)
+    if suite == "mt1" and tasks is None:
+        raise ValueError("environment 'mt1' needs a task, as in 'mt1:reach-v3'")
+    if tasks is None or suite not in BENCHMARKS:
+        return
+    for task in tasks:
+        _check_task(suite, task)
+    repeated = sorted({task for task in tasks if tasks.count(task) > 1})
+    if repeated:
+        raise ValueError(f"environment {name!r} names {', '.join(repeated)} more than once")
+
+
+def make(
+    name: str, *, seed: int = 0, goal_seed: int = 0, envs_per_task: int = 1, workers: int | None = None
+) -> "VectorEnv":
+    """Build the vector environment `name`.
+
+    Args:
+        name: A suite, a suite with tasks, or tasks: see the module's docstring.
+        seed: Seed of each environment's own stream of goals, and of whatever else an environment draws.
+        goal_seed: Seed of the goals themselves. Runs that differ only in `seed` share their goals.
+        envs_per_task: Copies of each task, stepped side by side.
+        workers: Processes; the number of usable cores by default, never more than environments.
+
+    Raises:
+        ValueError: There is no such environment, or a number is out of range.
+    """
+    check(name)
+    suite, tasks = parse(name)
+    module, _, function = _REGISTRY[suite].partition(":")
+    build: Callable[..., VectorEnv] = getattr(importlib.import_module(module), function)
+    return build(suite, tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, workers=workers)
+
+
+def _check_task(suite: str, task: str) -> None:
+    choices = BENCHMARKS[suite]
+    if task in choices:
+        return
+    near = _nearest(task, choices)
+    where = f" ({task!r} is in mt50)" if task in MT50 else ""
+    raise ValueError(f"unknown task {task!r} of {suite}{where}.{near} Choices: {', '.join(choices)}.")
+
+
+def _nearest(word: str, choices: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, tuple(choices), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,47 @@
+"""Meta-World v3 on MuJoCo: rewards v2, visible goal, 500 steps, the benchmarks' own 50 goals per task."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mtrl.interfaces import VectorEnv
+
+
+def make(
+    name: str,
+    tasks: tuple[str, ...] | None,
+    *,
+    seed: int,
+    goal_seed: int,
+    envs_per_task: int,
+    workers: int | None,
+) -> "VectorEnv":
+    """Build the tasks of the benchmark `name`, all of them where `tasks` is None.
+
+    Observations are Meta-World's 39 numbers in float32, without one-hot: the task is axis 0.
+
+    Args:
+        name: One of `mtrl.envs.metaworld.tasks.BENCHMARKS`.
+        tasks: A part of the benchmark's tasks, in the order wanted; they keep the goals they have in it.
+        seed: Seed of the order in which goals are visited.
+        goal_seed: Seed of the benchmark's goals, Meta-World's own `seed`.
+        envs_per_task: Copies of each task.
+        workers: Processes; the number of usable cores where None.
+    """
+    # Imported late: the command line asks this package for names, and answers before torch is loaded.
+    from mtrl.envs.metaworld.goals import goal_vectors
+    from mtrl.envs.metaworld.sawyer import SawyerFactory
+    from mtrl.envs.metaworld.tasks import ACTION_DIM, BENCHMARKS, MAX_EPISODE_STEPS, NUM_GOALS, OBS_DIM
+    from mtrl.envs.workers import WorkerVectorEnv
+    from mtrl.interfaces import EnvSpec
+
+    task_names = tasks or BENCHMARKS[name]
+    spec = EnvSpec(
+        task_names=task_names,
+        envs_per_task=envs_per_task,
+        obs_dim=OBS_DIM,
+        action_dim=ACTION_DIM,
+        max_episode_steps=MAX_EPISODE_STEPS,
+        num_goals=NUM_GOALS,
+    )
+    factory = SawyerFactory(task_names=task_names, goals=goal_vectors(name, task_names, goal_seed))
+    return WorkerVectorEnv(spec, factory, seed=seed, workers=workers)

@@ -1,0 +1,95 @@
+"""One Meta-World task on MuJoCo, as a `SingleEnv`. Runs in a worker process.
+
+The environment object is Meta-World's own and is never copied or pickled: some of its attributes (`init_left_pad`,
+`_target_pos`, ...) are views of MuJoCo's memory, and a copy freezes them and changes the rewards.
+"""
+
+import pickle
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+from jaxtyping import Float
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+from metaworld.sawyer_xyz_env import SawyerXYZEnv
+from metaworld.types import Task
+
+from mtrl.envs.metaworld.snapshot import restore, take
+from mtrl.envs.worker_process import Transition
+
+UNSTABLE = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+"""MuJoCo's signs that numbers exploded; it then resets the simulation by itself in the middle of an episode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SawyerFactory:
+    """Builds environments by task index; picklable."""
+
+    task_names: tuple[str, ...]
+    goals: dict[str, Float[np.ndarray, "goal vector"]]
+
+    def __call__(self, task: int, env: int) -> "SawyerEnv":
+        """Build one environment; the copies of a task differ only in what they are told to do."""
+        mujoco.set_mju_user_warning(_warn)
+        name = self.task_names[task]
+        return SawyerEnv(name, self.goals[name])
+
+
+def _warn(message: str) -> None:
+    """Report a MuJoCo warning on stderr; its default is a file in the current directory."""
+    warnings.warn(f"MuJoCo: {message}", RuntimeWarning, stacklevel=1)
+
+
+class SawyerEnv:
+    """One copy of one task: Meta-World's environment behind the goals of its benchmark."""
+
+    def __init__(self, task_name: str, goals: Float[np.ndarray, "goal vector"]) -> None:
+        """Build the stock environment; `goals` are the random vectors of the benchmark."""
+        env_class = ALL_V3_ENVIRONMENTS[task_name]
+        self._env: SawyerXYZEnv = env_class(reward_function_version="v2")
+        self._tasks = [_stock_task(task_name, env_class, vector) for vector in goals]
+        self._goal = -1
+        self._last_obs = np.zeros(0, np.float32)
+
+    def reset(self, goal: int) -> Float[np.ndarray, " obs"]:
+        """Start an episode with the goal of that index, by the stock reset."""
+        self._goal = goal
+        self._env.set_task(self._tasks[goal])
+        obs, _ = self._env.reset()
+        self._last_obs = obs.astype(np.float32)
+        return self._last_obs
+
+    def step(self, action: Float[np.ndarray, " action"]) -> Transition:
+        """Advance by one action. Where the simulation broke down, stand still and say so in `valid`."""
+        obs, reward, terminated, truncated, info = self._env.step(action)
+        if not self._is_stable(obs, float(reward)):
+            mujoco.mj_resetData(self._env.model, self._env.data)
+            return Transition(self._last_obs, 0.0, terminated=False, truncated=True, success=False, valid=False)
+        self._last_obs = obs.astype(np.float32)
+        return Transition(self._last_obs, float(reward), terminated, truncated, bool(info["success"]))
+
+    def get_state(self) -> dict[str, Any]:
+        """Return goal, simulation and attributes; bit-identical continuation, also in mid-episode."""
+        return {"goal": self._goal, "last_obs": self._last_obs.copy(), **take(self._env)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore what `get_state` returned, after a reset that makes views and goal-dependent parts of the model."""
+        self.reset(int(state["goal"]))
+        restore(self._env, state)
+        self._last_obs = np.array(state["last_obs"])
+
+    def close(self) -> None:
+        """Free the renderer, the only thing that is not plain memory."""
+        self._env.close()
+
+    def _is_stable(self, obs: Float[np.ndarray, " obs"], reward: float) -> bool:
+        if self._env._did_see_sim_exception or not (np.isfinite(obs).all() and np.isfinite(reward)):  # noqa: SLF001
+            return False
+        return not any(self._env.data.warning[sign].number for sign in UNSTABLE)
+
+
+def _stock_task(task_name: str, env_class: type[SawyerXYZEnv], vector: Float[np.ndarray, " vector"]) -> Task:
+    data = {"rand_vec": vector, "env_cls": env_class, "partially_observable": False}
+    return Task(env_name=task_name, data=pickle.dumps(data))

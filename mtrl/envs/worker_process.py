@@ -1,0 +1,198 @@
+"""The process that steps environments: what runs in it, and what an environment must offer to run in it.
+
+This module and everything it imports stays free of torch: a worker holds the simulator and nothing else.
+"""
+
+import ctypes
+import enum
+import os
+import select
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from mtrl.envs.shared_arrays import IDLE, SharedArrays, Sizes, attach
+
+PR_SET_PDEATHSIG = 1
+"""From <sys/prctl.h>: the signal the kernel sends to this process when its parent dies."""
+
+
+class Transition(NamedTuple):
+    """What one step of one environment returns."""
+
+    obs: Float[np.ndarray, " obs"]
+    """The successor of the observation acted on; never the first one of another episode."""
+    reward: float
+    terminated: bool
+    truncated: bool
+    success: bool
+    valid: bool = True
+    """False ends the episode and says that this is no real transition."""
+
+
+class SingleEnv(Protocol):
+    """One copy of one task. Lives in a worker process and never crosses its border."""
+
+    def reset(self, goal: int) -> Float[np.ndarray, " obs"]:
+        """Start an episode with the goal of that index."""
+        ...
+
+    def step(self, action: Float[np.ndarray, " action"]) -> Transition:
+        """Advance by one action; do not reset at the end of the episode."""
+        ...
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that determines the future, as plain types and arrays."""
+        ...
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore what `get_state` returned, also in an environment that was never reset."""
+        ...
+
+    def close(self) -> None:
+        """Free what the environment holds."""
+        ...
+
+
+EnvFactory = Callable[[int, int], SingleEnv]
+"""Builds the environment of (task index, environment index). Pickled by reference: a function or object of a module."""
+
+
+class Command(enum.Enum):
+    """What the parent can ask for. Arrays travel in the shared memory, all else with the command."""
+
+    STEP = "step"
+    RESET = "reset"
+    GET_STATE = "get_state"
+    SET_STATE = "set_state"
+    CLOSE = "close"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker is told once."""
+
+    worker: int
+    rows: tuple[int, ...]
+    envs_per_task: int
+    make_env: EnvFactory
+    sizes: Sizes
+
+
+class Reply(NamedTuple):
+    """The answer to a command: a result, or where and how the worker failed."""
+
+    result: Any = None
+    failure: str | None = None
+    """Traceback text."""
+    row: int = IDLE
+
+
+def main() -> None:
+    """Serve the parent until it closes the connection or ends. The arguments come from `worker_pool`."""
+    connection_descriptor, memory_descriptor, parent, signal_on_death = map(int, sys.argv[1:5])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers signal the whole group; the parent may want our state
+    if signal_on_death:
+        _die_with(parent)
+    threading.Thread(target=_exit_at_hangup, args=(connection_descriptor,), daemon=True).start()
+    connection = Connection(connection_descriptor)
+    try:
+        job = connection.recv()
+    except Exception:  # noqa: BLE001 - whatever unpickling raises is the parent's to report
+        connection.send(Reply(failure=traceback.format_exc()))
+        return
+    _serve(connection, _Worker(job, attach(memory_descriptor, job.sizes)))
+
+
+def _die_with(parent: int) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
+
+
+def _exit_at_hangup(descriptor: int) -> None:
+    """End the process, however busy, when the parent's end of the connection closes."""
+    poller = select.poll()
+    poller.register(descriptor, 0)  # no events asked for: only hang-up and error are reported
+    poller.poll()
+    os._exit(1)
+
+
+def _serve(connection: Connection, worker: "_Worker") -> None:
+    handlers = {
+        Command.STEP: worker.step,
+        Command.RESET: worker.reset,
+        Command.GET_STATE: worker.get_state,
+        Command.SET_STATE: worker.set_state,
+        Command.CLOSE: worker.close,
+    }
+    handler, payload = worker.build, None
+    while True:
+        try:
+            reply = Reply(handler(payload))
+        except Exception:  # noqa: BLE001 - whatever an environment raises is the parent's to report
+            reply = Reply(failure=traceback.format_exc(), row=worker.busy_with)
+        connection.send(reply)
+        if handler == worker.close or reply.failure:
+            return
+        command, payload = connection.recv()
+        handler = handlers[command]
+
+
+class _Worker:
+    """The environments of one process."""
+
+    def __init__(self, job: Job, arrays: SharedArrays) -> None:
+        self._job = job
+        self._arrays = arrays
+        self._envs: dict[int, SingleEnv] = {}
+        self.busy_with = IDLE
+
+    def build(self, _: None) -> None:
+        for row in self._mark(self._job.rows):
+            self._envs[row] = self._job.make_env(*divmod(row, self._job.envs_per_task))
+
+    def reset(self, _: None) -> None:
+        for row in self._mark(self._envs):
+            self._arrays.obs[row] = self._envs[row].reset(int(self._arrays.goal[row]))
+
+    def step(self, _: None) -> None:
+        arrays = self._arrays
+        for row in self._mark(self._envs):
+            transition = self._envs[row].step(arrays.action[row])
+            has_ended = transition.terminated or transition.truncated or not transition.valid
+            arrays.final_obs[row] = transition.obs
+            arrays.reward[row] = transition.reward
+            arrays.terminated[row] = transition.terminated
+            arrays.truncated[row] = transition.truncated or not transition.valid
+            arrays.success[row] = transition.success
+            arrays.valid[row] = transition.valid
+            arrays.obs[row] = self._envs[row].reset(int(arrays.goal[row])) if has_ended else transition.obs
+
+    def get_state(self, _: None) -> dict[int, dict[str, Any]]:
+        return {row: self._envs[row].get_state() for row in self._mark(self._envs)}
+
+    def set_state(self, states: dict[int, dict[str, Any]]) -> None:
+        for row in self._mark(self._envs):
+            self._envs[row].set_state(states[row])
+
+    def close(self, _: None) -> None:
+        for row in self._mark(self._envs):
+            self._envs[row].close()
+
+    def _mark(self, rows: Iterable[int]) -> Iterator[int]:
+        """Yield the rows; say in shared memory which one is being worked on."""
+        progress = self._arrays.progress
+        for row in rows:
+            progress[self._job.worker] = self.busy_with = row
+            yield row
+        progress[self._job.worker] = self.busy_with = IDLE

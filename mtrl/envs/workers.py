@@ -1,0 +1,215 @@
+"""A vector environment over worker processes, for any suite that can offer a `SingleEnv`."""
+
+import os
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from mtrl.envs.shared_arrays import Sizes
+from mtrl.envs.worker_pool import Rows, WorkerError, WorkerPool
+from mtrl.envs.worker_process import Command, EnvFactory
+from mtrl.interfaces import EnvSpec, Step
+from mtrl.seeding import numpy_generator
+
+__all__ = ["WorkerError", "WorkerVectorEnv", "usable_cores"]
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use, not how many the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class WorkerVectorEnv:
+    """A `VectorEnv` whose environments live in worker processes, several in each.
+
+    The results do not depend on the number of workers. Every environment draws its goals from a stream of its own,
+    named after its task, so they depend neither on the other tasks. All returned arrays are copies.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        make_env: EnvFactory,
+        *,
+        seed: int,
+        workers: int | None = None,
+        timeout: float = 60.0,
+        startup_timeout: float = 300.0,
+    ) -> None:
+        """Start the processes and build all environments.
+
+        Args:
+            spec: Names and sizes; the environments must match.
+            make_env: Builds the environment of (task index, environment index) in the worker.
+            seed: Seed of the goal streams.
+            workers: Processes; the number of usable cores by default, and never more than environments.
+            timeout: Seconds that one step, reset or other command may take before its worker counts as hung.
+            startup_timeout: Seconds that building the environments may take.
+        """
+        for name, value in (("envs_per_task", spec.envs_per_task), ("workers", 1 if workers is None else workers)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}, expected 1 or more")
+        self._spec = spec
+        self._shape = (spec.num_tasks, spec.envs_per_task)
+        rows = Rows(task_names=spec.task_names, envs_per_task=spec.envs_per_task)
+        sizes = Sizes(
+            rows=len(rows),
+            obs_dim=spec.obs_dim,
+            action_dim=spec.action_dim,
+            workers=min(workers or usable_cores(), len(rows)),
+        )
+        self._goal_streams = [
+            numpy_generator(seed, "goal", name, env) for name in spec.task_names for env in range(spec.envs_per_task)
+        ]
+        self._goal = np.full(len(rows), -1)
+        self._next_goal = np.zeros(len(rows), np.int64)
+        self._draw_next_goals(np.ones(len(rows), np.bool_))
+        self._has_started = False
+        self._pool = WorkerPool(rows, sizes, make_env, timeout=timeout, startup_timeout=startup_timeout)
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Names and sizes."""
+        return self._spec
+
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """The workers' process ids."""
+        return self._pool.process_ids
+
+    def reset(self, goal: Int[np.ndarray, "task env"] | None = None) -> Float[np.ndarray, "task env obs"]:
+        """Start a new episode everywhere.
+
+        Args:
+            goal: Goals of these first episodes; those that follow, and all by default, come from the streams.
+
+        Raises:
+            ValueError: `goal` has another shape than (task, env) or is no index of a goal.
+            WorkerError: A worker failed, died or hung.
+        """
+        if goal is None:
+            self._goal[:] = self._next_goal
+            self._draw_next_goals(np.ones_like(self._goal, np.bool_))
+        else:
+            self._goal[:] = self._checked_goal(goal)
+        self._pool.arrays.goal[:] = self._goal
+        self._pool.ask(Command.RESET)
+        self._has_started = True
+        return self._obs()
+
+    def step(self, action: Float[np.ndarray, "task env action"]) -> Step:
+        """Advance every environment by one action; an ended episode is followed at once by a new one.
+
+        A row that is not `valid` counts as truncated: a new episode began there too.
+
+        Raises:
+            ValueError: An action is not finite or the array has the wrong shape.
+            WorkerError: A worker failed, died or hung.
+        """
+        self._require_started()
+        arrays = self._pool.arrays
+        arrays.action[:] = self._checked_action(action)
+        arrays.goal[:] = self._next_goal
+        self._pool.ask(Command.STEP)
+        step = Step(
+            obs=self._obs(),
+            final_obs=arrays.final_obs.reshape(*self._shape, -1).copy(),
+            reward=arrays.reward.reshape(self._shape).copy(),
+            terminated=arrays.terminated.reshape(self._shape).copy(),
+            truncated=arrays.truncated.reshape(self._shape).copy(),
+            success=arrays.success.reshape(self._shape).copy(),
+            goal=self._goal.reshape(self._shape).copy(),
+            valid=arrays.valid.reshape(self._shape).copy(),
+        )
+        has_ended = arrays.terminated | arrays.truncated
+        self._goal[has_ended] = self._next_goal[has_ended]
+        self._draw_next_goals(has_ended)
+        return step
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that determines the future, as plain types and arrays; also in mid-episode."""
+        self._require_started()
+        states: dict[int, dict[str, Any]] = {}
+        for part in self._pool.ask(Command.GET_STATE):
+            states |= part
+        return {
+            "task_names": list(self._spec.task_names),
+            "envs_per_task": self._spec.envs_per_task,
+            "goal": self._goal.copy(),
+            "next_goal": self._next_goal.copy(),
+            "goal_streams": [stream.bit_generator.state for stream in self._goal_streams],
+            "obs": self._pool.arrays.obs.copy(),
+            "envs": [states[row] for row in range(len(self._goal))],
+        }
+
+    def set_state(self, state: dict[str, Any]) -> Float[np.ndarray, "task env obs"]:
+        """Restore what `get_state` returned; return the observations to act on next.
+
+        Raises:
+            ValueError: The state belongs to other tasks or another number of environments.
+            WorkerError: A worker failed, died or hung.
+        """
+        found = (tuple(state["task_names"]), state["envs_per_task"])
+        expected = (self._spec.task_names, self._spec.envs_per_task)
+        if found != expected:
+            raise ValueError(f"the state is of tasks and envs per task {found}, expected {expected}")
+        self._pool.ask_rows(Command.SET_STATE, state["envs"])
+        self._goal[:] = state["goal"]
+        self._next_goal[:] = state["next_goal"]
+        for stream, stream_state in zip(self._goal_streams, state["goal_streams"], strict=True):
+            stream.bit_generator.state = stream_state
+        self._pool.arrays.obs[:] = state["obs"]
+        self._has_started = True
+        return self._obs()
+
+    def close(self) -> None:
+        """Free processes and shared memory. Safe to call twice."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _obs(self) -> Float[np.ndarray, "task env obs"]:
+        return self._pool.arrays.obs.reshape(*self._shape, -1).copy()
+
+    def _draw_next_goals(self, where: Bool[np.ndarray, " row"]) -> None:
+        for row in np.flatnonzero(where):
+            self._next_goal[row] = self._goal_streams[row].integers(self._spec.num_goals)
+
+    def _require_started(self) -> None:
+        if not self._has_started:
+            raise RuntimeError("call reset() or set_state() first")
+
+    def _checked_goal(self, goal: Int[np.ndarray, "task env"]) -> Int[np.ndarray, " row"]:
+        goal = np.asarray(goal)
+        if goal.shape != self._shape or not np.issubdtype(goal.dtype, np.integer):
+            raise ValueError(f"goal is {goal.dtype} of shape {goal.shape}, expected integers of shape {self._shape}")
+        outside = np.argwhere((goal < 0) | (goal >= self._spec.num_goals))
+        if len(outside):
+            task, env = outside[0]
+            raise ValueError(
+                f"goal {goal[task, env]} for task {self._spec.task_names[task]!r}, env {env}, "
+                f"expected 0 to {self._spec.num_goals - 1}"
+            )
+        return goal.reshape(-1)
+
+    def _checked_action(self, action: Float[np.ndarray, "task env action"]) -> Float[np.ndarray, "row action"]:
+        action = np.asarray(action)
+        expected = (*self._shape, self._spec.action_dim)
+        if action.shape != expected:
+            raise ValueError(f"action has shape {action.shape}, expected (task, env, action) = {expected}")
+        if not np.isfinite(action).all():
+            task, env = np.argwhere(~np.isfinite(action))[0][:2]
+            raise ValueError(
+                f"action {action[task, env]} for task {self._spec.task_names[task]!r}, env {env}, is not finite"
+            )
+        return action.reshape(-1, self._spec.action_dim)
