@@ -21,6 +21,7 @@ from torch.func import grad_and_value, vmap
 from mtrl.aggregators.base import Aggregator, Need, apply
 from mtrl.aggregators.system import Aggregation, GradientSystem, condition_number, cosines, gramian
 from mtrl.interfaces import Metrics, Parameters
+from mtrl.timing import Stopwatch
 
 
 class TaskLoss(Protocol):
@@ -84,6 +85,7 @@ def aggregate(
     frozen: Any,
     aggregator: Aggregator,
     generator: torch.Generator,
+    stopwatch: Stopwatch,
 ) -> Update:
     """Compute the direction that `aggregator` chooses, and no more than it needs for that.
 
@@ -94,15 +96,20 @@ def aggregate(
         frozen: A tree of tensors with the task on axis 0.
         aggregator: Set up for these tasks and shared parameters.
         generator: Source of the aggregator's randomness.
+        stopwatch: Counts what the aggregation adds to the gradients as "aggregation".
     """
     if aggregator.need == Need.LOSSES:
         return _weigh_losses(loss, shared, private, frozen, aggregator, generator)
     gradients = task_gradients(loss, shared, private, frozen)
+    with stopwatch("aggregation"):
+        return _aggregate_gradients(gradients, aggregator, generator)
+
+
+def _aggregate_gradients(gradients: TaskGradients, aggregator: Aggregator, generator: torch.Generator) -> Update:
+    """Let the aggregator look at the gradients and apply what it decides."""
     rows = tuple(gradients.shared.values())
     products = gramian(rows)
-    nonfinite = ~(gradients.losses.isfinite() & products.diagonal().isfinite())
-    for leaf in gradients.private.values():
-        nonfinite = nonfinite | ~leaf.flatten(1).isfinite().all(1)
+    nonfinite = ~(gradients.losses.isfinite() & products.diagonal().isfinite()) | _nonfinite(gradients.private)
     system = GradientSystem(
         num_tasks=len(nonfinite),
         losses=gradients.losses,
@@ -113,9 +120,7 @@ def aggregate(
     )
     aggregation = aggregator.aggregate(system)
     direction = dict(zip(gradients.shared, apply(aggregation, rows), strict=True))
-    return Update(
-        gradients.losses, direction, gradients.private, gradients.metrics, aggregation.weights, nonfinite
-    )
+    return Update(gradients.losses, direction, gradients.private, gradients.metrics, aggregation.weights, nonfinite)
 
 
 @torch.enable_grad()
@@ -138,17 +143,21 @@ def _weigh_losses(
     private_gradients = torch.autograd.grad(losses.sum(), list(private.values()), retain_graph=True) if private else ()
     weighted = (losses * weights.to(losses.dtype)).sum()
     direction = torch.autograd.grad(weighted, list(shared.values()), materialize_grads=True)
-    nonfinite = ~losses.detach().isfinite()
-    for leaf in private_gradients:
-        nonfinite = nonfinite | ~leaf.flatten(1).isfinite().all(1)
+    gradients = dict(zip(private, private_gradients, strict=True))
     return Update(
         losses.detach(),
         dict(zip(shared, direction, strict=True)),
-        dict(zip(private, private_gradients, strict=True)),
+        gradients,
         {name: value.detach() for name, value in metrics.items()},
         weights,
-        nonfinite,
+        ~losses.detach().isfinite() | _nonfinite(gradients),
     )
+
+
+def _nonfinite(private: Parameters) -> Tensor | bool:
+    """Return (task,) which tasks have a private gradient that is not finite; False where there are none."""
+    flags = [~leaf.flatten(1).isfinite().all(1) for leaf in private.values()]
+    return torch.stack(flags).any(0) if flags else False
 
 
 def measure(rows: Sequence[Tensor], aggregation: Aggregation | None = None) -> Metrics:

@@ -16,6 +16,7 @@ from mtrl.gradients import TaskGradients, Update, aggregate, measure, task_gradi
 from mtrl.interfaces import Batch, EnvSpec, Metrics, Network, Parameters
 from mtrl.networks.ensemble import Ensemble
 from mtrl.seeding import torch_generator
+from mtrl.timing import Stopwatch
 
 ACTOR_OUTPUT_BOUND, CRITIC_OUTPUT_BOUND = 1e-3, 3e-3
 """Output layers start uniform in +- these, so that first actions and values are near zero (Lillicrap et al. 2016)."""
@@ -100,8 +101,10 @@ class MTSAC:
         actor_aggregator: Aggregator,
         device: torch.device,
         seed: int,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self.config = config
+        self.stopwatch = stopwatch or Stopwatch()
         self.num_tasks = spec.num_tasks
         self.action_dim = spec.action_dim
         self.target_entropy = -float(spec.action_dim)
@@ -152,40 +155,49 @@ class MTSAC:
     @torch.no_grad()
     def update(self, batch: Batch) -> Metrics:
         """Learn from one batch: critics, actor, temperatures, target critics."""
-        critic = aggregate(
+        with self.stopwatch("critic"):
+            critic, critic_norm = self._update_critic(batch)
+        with self.stopwatch("actor"):
+            temperature = self.log_alpha.exp()
+            actor, actor_norm = self._update_actor(batch)
+            self._update_temperature(actor.metrics["log_prob"])
+        with self.stopwatch("critic"):
+            torch._foreach_lerp_(self._target_leaves(), self._critic_leaves(), self.config.tau)
+        return {
+            **_metrics("critic", critic, critic_norm),
+            "q": critic.metrics["q"],
+            **_metrics("actor", actor, actor_norm),
+            "entropy": -actor.metrics["log_prob"].mean(-1),
+            "temperature": temperature,
+        }
+
+    def _update_critic(self, batch: Batch) -> tuple[Update, Tensor]:
+        update = aggregate(
             self._critic_loss,
             self.critic_shared,
             self.critic_private,
             self._critic_inputs(batch, self.generators["update"]),
             self.critic_aggregator,
             self.generators["critic_aggregator"],
+            self.stopwatch,
         )
-        critic_norm = self._descend(self.critic_optimizer, self.critic_shared, self.critic_private, critic)
+        return update, self._descend(self.critic_optimizer, self.critic_shared, self.critic_private, update)
 
-        temperature = self.log_alpha.exp()
-        actor = aggregate(
+    def _update_actor(self, batch: Batch) -> tuple[Update, Tensor]:
+        update = aggregate(
             self._actor_loss,
             self.actor_shared,
             self.actor_private,
             self._actor_inputs(batch, self.generators["update"]),
             self.actor_aggregator,
             self.generators["actor_aggregator"],
+            self.stopwatch,
         )
-        actor_norm = self._descend(self.actor_optimizer, self.actor_shared, self.actor_private, actor)
+        return update, self._descend(self.actor_optimizer, self.actor_shared, self.actor_private, update)
 
-        self.log_alpha.grad = temperature_gradient(actor.metrics["log_prob"], self.target_entropy)
+    def _update_temperature(self, log_prob: Float[Tensor, "task batch"]) -> None:
+        self.log_alpha.grad = temperature_gradient(log_prob, self.target_entropy)
         self._step(self.temperature_optimizer, self.log_alpha.grad.isfinite().all())
-
-        target, online = self._target_leaves(), self._critic_leaves()
-        torch._foreach_lerp_(target, online, self.config.tau)
-
-        return {
-            **_metrics("critic", critic, critic_norm),
-            "critic/q": critic.metrics["q"],
-            **_metrics("actor", actor, actor_norm),
-            "actor/entropy": -actor.metrics["log_prob"].mean(-1),
-            "temperature": temperature,
-        }
 
     def diagnose(self, batch: Batch) -> Metrics:
         """Measure the gradient systems of critics and actor on `batch`; changes no state and no random stream."""
@@ -352,11 +364,11 @@ class MTSAC:
 def _metrics(component: str, update: Update, norm: Tensor) -> Metrics:
     """Name what an update found."""
     metrics = {
-        f"{component}/loss": update.losses,
-        f"{component}/nonfinite": update.nonfinite,
-        f"{component}/direction_norm": norm,
+        f"{component}_loss": update.losses,
+        f"{component}_nonfinite": update.nonfinite,
+        f"direction_norm/{component}": norm,
     }
-    return metrics if update.weights is None else metrics | {f"{component}/weight": update.weights}
+    return metrics if update.weights is None else metrics | {f"{component}_weight": update.weights}
 
 
 def _measure(
@@ -372,7 +384,10 @@ def _measure(
         generator=_copy(generator),
     )
     aggregation = copy.deepcopy(aggregator).aggregate(system)
-    return {f"{component}/{name}": value for name, value in measure(rows, aggregation).items()}
+    found = measure(rows, aggregation)
+    per_task = {f"{component}_{name}": value for name, value in found.items() if value.dim() > 0}
+    scalars = {f"{name}/{component}": value for name, value in found.items() if value.dim() == 0}
+    return per_task | scalars
 
 
 def _copy(generator: torch.Generator) -> torch.Generator:

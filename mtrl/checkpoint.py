@@ -1,0 +1,105 @@
+"""Checkpoints: written whole or not at all, loaded without executing anything.
+
+A checkpoint is a folder named by its step, holding one file per part (agent, replay, ...). It is written under a
+temporary name and renamed when everything is on the disk, so a folder with a number for a name is complete.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+KEEP = 2
+"""Checkpoints kept; older ones are deleted once a newer one is complete."""
+
+_ARRAY = "__ndarray__"
+_TEMPORARY = ".writing-"
+
+
+def save(folder: Path, step: int, parts: Mapping[str, Any]) -> Path:
+    """Write a checkpoint atomically and delete old ones.
+
+    Args:
+        folder: Where the run keeps its checkpoints.
+        step: Environment steps so far; names the checkpoint.
+        parts: File name -> tree of tensors, arrays, numbers, strings, lists, tuples, dicts and None.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for stray in folder.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(stray)
+    temporary = folder / f"{_TEMPORARY}{step}"
+    temporary.mkdir()
+    for name, tree in parts.items():
+        with open(temporary / f"{name}.pt", "wb") as file:
+            torch.save(_encode(tree), file)
+            file.flush()
+            os.fsync(file.fileno())
+    _sync_folder(temporary)
+    final = folder / f"{step:012d}"
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    _sync_folder(folder)
+    for old in _complete(folder)[:-KEEP]:
+        shutil.rmtree(old)
+    return final
+
+
+def latest(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint in `folder`, or None."""
+    complete = _complete(folder)
+    return complete[-1] if complete else None
+
+
+def load(checkpoint: Path, part: str, device: torch.device | str = "cpu") -> Any:
+    """Read one part of a checkpoint.
+
+    Raises:
+        FileNotFoundError: The checkpoint has no such part.
+    """
+    return _decode(torch.load(checkpoint / f"{part}.pt", map_location=device, weights_only=True))
+
+
+def _complete(folder: Path) -> list[Path]:
+    """Return all complete checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("*") if path.name.isdigit())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames and new files in `folder` survive a power cut, where the system offers it."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _encode(tree: Any) -> Any:
+    """Turn arrays into marked tensors: `weights_only` loading refuses arrays."""
+    if isinstance(tree, np.ndarray):
+        return {_ARRAY: torch.from_numpy(np.ascontiguousarray(tree))}
+    if isinstance(tree, Mapping):
+        return {key: _encode(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_encode(value) for value in tree)
+    return tree
+
+
+def _decode(tree: Any) -> Any:
+    """Undo `_encode`."""
+    if isinstance(tree, dict):
+        if tree.keys() == {_ARRAY}:
+            return tree[_ARRAY].numpy(force=True)
+        return {key: _decode(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_decode(value) for value in tree)
+    return tree

@@ -1,0 +1,189 @@
+"""Point masses that must go separate ways: a multi-task suite in pure array code that is learned in under a minute.
+
+Every task starts at the same place and sees the same observation, but its goal lies in a direction of its own, so the
+best actions of different tasks oppose each other. `toy_scaled` is the same suite with each task's reward replaced by a
+strictly increasing function of it: what is optimal to reach stays so, the scales differ by orders of magnitude.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mtrl.interfaces import EnvSpec, Step
+from mtrl.registry import check_name
+from mtrl.seeding import numpy_generator
+
+DIRECTIONS = {
+    "reach-east": (1.0, 0.0),
+    "reach-north": (0.0, 1.0),
+    "reach-west": (-1.0, 0.0),
+    "reach-south": (0.0, -1.0),
+}
+"""Where each task's goals lie, seen from the start."""
+
+SCALED_REWARDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "reach-east": lambda r: r,
+    "reach-north": lambda r: 100 * r,
+    "reach-west": lambda r: np.exp(5 * r),
+    "reach-south": lambda r: np.sign(r) * r**4,
+}
+"""Strictly increasing transforms of the reward in [-1, 1]: identity, scaled, exponential, sign(r) r^4."""
+
+NUM_GOALS = 50
+MAX_EPISODE_STEPS = 50
+GOAL_DISTANCE = 0.7
+GOAL_SPREAD = 0.2
+SUCCESS_RADIUS = 0.1
+MAX_SPEED = 0.1
+INERTIA = 0.5
+
+
+def make(
+    name: str, tasks: tuple[str, ...] | None, *, seed: int, goal_seed: int, envs_per_task: int, workers: int | None
+) -> "Toy":
+    """Build the suite `name` (toy or toy_scaled) with the given tasks, all four by default.
+
+    Raises:
+        ValueError: A task is unknown.
+    """
+    del workers  # stepping all copies is one array operation
+    tasks = tasks or tuple(DIRECTIONS)
+    for task in tasks:
+        check_name(DIRECTIONS, "task", task)
+    transforms = [SCALED_REWARDS[task] for task in tasks] if name == "toy_scaled" else None
+    return Toy(tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, reward_transforms=transforms)
+
+
+class Toy:
+    """All point masses, stepped as one array.
+
+    Observation: position (2), velocity (2), offset of the goal from the task's own direction (2). The direction itself
+    is not observed. Action: acceleration (2). Reward: 1 - distance to the goal, in [-1, 1], then the transform.
+    Success: closer than 0.1 to the goal. Episodes are cut after 50 steps and never terminate.
+    """
+
+    def __init__(
+        self,
+        tasks: tuple[str, ...],
+        *,
+        seed: int,
+        goal_seed: int,
+        envs_per_task: int,
+        reward_transforms: list[Callable[[np.ndarray], np.ndarray]] | None = None,
+    ) -> None:
+        self._spec = EnvSpec(
+            task_names=tasks,
+            envs_per_task=envs_per_task,
+            obs_dim=6,
+            action_dim=2,
+            max_episode_steps=MAX_EPISODE_STEPS,
+            num_goals=NUM_GOALS,
+        )
+        self._reward_transforms = reward_transforms
+        self._offsets = np.stack(
+            [numpy_generator(goal_seed, "toy", t).uniform(-GOAL_SPREAD, GOAL_SPREAD, (NUM_GOALS, 2)) for t in tasks]
+        )
+        self._directions = np.array([DIRECTIONS[task] for task in tasks])[:, None]
+        self._streams = [
+            [numpy_generator(seed, "goal", task, env) for env in range(envs_per_task)] for task in range(len(tasks))
+        ]
+        shape = (len(tasks), envs_per_task)
+        self._position = np.zeros((*shape, 2))
+        self._velocity = np.zeros((*shape, 2))
+        self._goal = np.zeros(shape, dtype=np.int64)
+        self._time = 0  # episodes have one length, so all end together
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Names and sizes."""
+        return self._spec
+
+    def reset(self, goal: Int[np.ndarray, "task env"] | None = None) -> Float[np.ndarray, "task env obs"]:
+        """Start a new episode everywhere.
+
+        Raises:
+            ValueError: A goal index is out of range.
+        """
+        if goal is None:
+            goal = np.array([[stream.integers(NUM_GOALS) for stream in streams] for streams in self._streams])
+        elif goal.min() < 0 or goal.max() >= NUM_GOALS:
+            raise ValueError(f"goals must lie in [0, {NUM_GOALS}), got {goal.min()} to {goal.max()}")
+        self._goal = goal.astype(np.int64)
+        self._position[:] = 0
+        self._velocity[:] = 0
+        self._time = 0
+        return self._obs()
+
+    def step(self, action: Float[np.ndarray, "task env action"]) -> Step:
+        """Advance every point mass by one action.
+
+        Raises:
+            ValueError: An action is not finite.
+        """
+        self._check_finite(action)
+        self._velocity = INERTIA * self._velocity + (1 - INERTIA) * MAX_SPEED * np.clip(action, -1, 1)
+        self._position = np.clip(self._position + self._velocity, -1, 1)
+        self._time += 1
+        target = GOAL_DISTANCE * self._directions + self._offset()
+        distance = np.linalg.norm(self._position - target, axis=-1)
+        final_obs = self._obs()
+        goal = self._goal
+        shape = distance.shape
+        is_cut = self._time == MAX_EPISODE_STEPS
+        return Step(
+            obs=self.reset() if is_cut else final_obs,
+            final_obs=final_obs,
+            reward=self._reward(distance),
+            terminated=np.zeros(shape, dtype=bool),
+            truncated=np.full(shape, is_cut),
+            success=distance < SUCCESS_RADIUS,
+            goal=goal,
+            valid=np.ones(shape, dtype=bool),
+        )
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that determines the future."""
+        return {
+            "position": self._position.copy(),
+            "velocity": self._velocity.copy(),
+            "goal": self._goal.copy(),
+            "time": self._time,
+            "streams": [[stream.bit_generator.state for stream in streams] for streams in self._streams],
+        }
+
+    def set_state(self, state: dict[str, Any]) -> Float[np.ndarray, "task env obs"]:
+        """Restore what `get_state` returned."""
+        self._position = state["position"].copy()
+        self._velocity = state["velocity"].copy()
+        self._goal = state["goal"].copy()
+        self._time = state["time"]
+        for streams, states in zip(self._streams, state["streams"], strict=True):
+            for stream, stream_state in zip(streams, states, strict=True):
+                stream.bit_generator.state = stream_state
+        return self._obs()
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _offset(self) -> Float[np.ndarray, "task env 2"]:
+        return np.take_along_axis(self._offsets, self._goal[..., None], axis=1)
+
+    def _obs(self) -> Float[np.ndarray, "task env obs"]:
+        return np.concatenate([self._position, self._velocity, self._offset()], axis=-1, dtype=np.float32)
+
+    def _reward(self, distance: Float[np.ndarray, "task env"]) -> Float[np.ndarray, "task env"]:
+        reward = np.clip(1 - distance, -1, 1)
+        if self._reward_transforms is not None:
+            reward = np.stack([f(row) for f, row in zip(self._reward_transforms, reward, strict=True)])
+        return reward.astype(np.float32)
+
+    def _check_finite(self, action: np.ndarray) -> None:
+        bad = np.argwhere(~np.isfinite(action))
+        if len(bad):
+            task, env, component = bad[0]
+            raise ValueError(
+                f"action of task {self._spec.task_names[task]!r}, environment {env}, component {component} "
+                f"is {action[task, env, component]}"
+            )

@@ -1,0 +1,77 @@
+"""Evaluation: chosen goals of every task, each exactly once, with the deterministic policy."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from mtrl.interfaces import VectorEnv
+
+Policy = Callable[[Float[np.ndarray, "task env obs"]], Float[np.ndarray, "task env action"]]
+
+
+class Evaluation(NamedTuple):
+    """What each (task, goal) gave. Goals whose episode had an invalid step count as failed."""
+
+    goals: Int[np.ndarray, " goal"]
+    """Indices of the goals, the same for every task."""
+    success: Bool[np.ndarray, "task goal"]
+    """Solved at any step of the episode (Meta-World's definition)."""
+    success_at_end: Bool[np.ndarray, "task goal"]
+    returns: Float[np.ndarray, "task goal"]
+    """Sum of rewards, undiscounted."""
+
+
+def spread_goals(num_goals: int, count: int) -> Int[np.ndarray, " goal"]:
+    """Return `count` goal indices spread evenly over all: always the same ones.
+
+    Raises:
+        ValueError: There are fewer goals than that, or the count is below 1.
+    """
+    if not 1 <= count <= num_goals:
+        raise ValueError(f"the number of goals to evaluate must lie between 1 and {num_goals}, got {count}")
+    return np.linspace(0, num_goals - 1, count).round().astype(np.int64)
+
+
+def evaluate(env: VectorEnv, policy: Policy, goals: Int[np.ndarray, " goal"]) -> Evaluation:
+    """Run one episode of every task for every goal.
+
+    Args:
+        env: Used for nothing else: its episodes are started and left anywhere.
+        policy: Observations of all environments -> actions.
+        goals: Goal indices; a last round with too few goals repeats one and leaves the repetition out.
+    """
+    spec = env.spec
+    shape = (spec.num_tasks, len(goals))
+    result = Evaluation(goals, np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool), np.zeros(shape))
+    for start in range(0, len(goals), spec.envs_per_task):
+        chosen = goals[start : start + spec.envs_per_task]
+        columns = slice(start, start + len(chosen))
+        padded = np.pad(chosen, (0, spec.envs_per_task - len(chosen)), mode="edge")
+        success, success_at_end, returns = _episodes(env, policy, np.tile(padded, (spec.num_tasks, 1)))
+        result.success[:, columns] = success[:, : len(chosen)]
+        result.success_at_end[:, columns] = success_at_end[:, : len(chosen)]
+        result.returns[:, columns] = returns[:, : len(chosen)]
+    return result
+
+
+def _episodes(
+    env: VectorEnv, policy: Policy, goal: Int[np.ndarray, "task env"]
+) -> tuple[Bool[np.ndarray, "task env"], Bool[np.ndarray, "task env"], Float[np.ndarray, "task env"]]:
+    """Run the first episode of every environment to its end; return any success, success at the end, and return."""
+    obs = env.reset(goal)
+    running = np.ones(goal.shape, dtype=bool)
+    valid = np.ones(goal.shape, dtype=bool)
+    success = np.zeros(goal.shape, dtype=bool)
+    success_at_end = np.zeros(goal.shape, dtype=bool)
+    returns = np.zeros(goal.shape)
+    while running.any():
+        step = env.step(policy(obs))
+        valid &= step.valid | ~running
+        success |= step.success & running
+        success_at_end[running] = step.success[running]
+        returns[running] += step.reward[running]
+        running &= ~(step.terminated | step.truncated)
+        obs = step.obs
+    return success & valid, success_at_end & valid, returns
