@@ -1,5 +1,7 @@
 """Per-task ring buffers on the training device."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,6 +104,15 @@ class Replay:
         return Batch(
             obs, action, reward.squeeze(-1), next_obs, terminated.squeeze(-1), self._tasks.expand(-1, batch_size)
         )
+
+    @contextmanager
+    def unchanged_stream(self) -> Iterator[None]:
+        """Put the random stream back after the body, so that looking at a sample changes nothing."""
+        state = self._generator.get_state()
+        try:
+            yield
+        finally:
+            self._generator.set_state(state)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the filled part of the storage, the positions and the random stream."""

@@ -1,0 +1,149 @@
+"""Where a run writes its numbers: metrics.jsonl, TensorBoard, and what a person sees."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+Values = Mapping[str, float | np.ndarray]
+"""Numbers by name: a scalar, one per task, or one per pair of tasks."""
+
+_FLUSH_SECONDS = 20
+_IMAGE_PIXELS = 256
+
+
+class JsonLines:
+    """Appends one JSON object per record to a file; a torn last line is the most a crash can cost."""
+
+    def __init__(self, path: Path, task_names: Sequence[str]) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._task_names = task_names
+
+    def write(self, kind: str, step: int, values: Values) -> None:
+        """Append one record: kind, step, wall-clock time, then the values, per task under NAME/TASK."""
+        record: dict[str, object] = {"kind": kind, "step": step, "time": round(time.time(), 3)}
+        for name, value in flatten(values, self._task_names).items():
+            record[name] = _plain(value)
+        os.write(self._descriptor, (json.dumps(record) + "\n").encode())
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+class TensorBoard:
+    """Writes scalars, one curve per task, and matrices as heat maps."""
+
+    def __init__(self, folder: Path, task_names: Sequence[str], first_step: int) -> None:
+        """Open a writer; on resuming, points after `first_step` from a run that was cut off are hidden."""
+        purge_step = first_step if first_step > 0 else None
+        self._writer = SummaryWriter(str(folder), flush_secs=_FLUSH_SECONDS, purge_step=purge_step)
+        self._task_names = task_names
+
+    def write(self, kind: str, step: int, values: Values) -> None:
+        """Add one point to every curve."""
+        del kind
+        for name, value in flatten(values, self._task_names).items():
+            if isinstance(value, np.ndarray):
+                self._writer.add_image(name, heat_map(value), step, dataformats="HWC")
+            else:
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        self._writer.close()
+
+
+class Console:
+    """Tells a person how the run goes: a status line on a terminal, a line per evaluation in any case."""
+
+    def __init__(self, total_steps: int, task_names: Sequence[str], stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._is_terminal = self._stream.isatty()
+        self._total_steps = total_steps
+        self._task_names = task_names
+        self._start: tuple[float, int] | None = None
+        self._last_status = 0.0
+        self._success = "no evaluation yet"
+
+    def status(self, step: int, phase: str) -> None:
+        """Redraw the status line, at most once a second; nothing where the output is no terminal."""
+        now = time.monotonic()
+        if self._start is None:
+            self._start = (now, step)
+        if self._is_terminal and now - self._last_status >= 1:
+            self._last_status = now
+            self._stream.write(f"\r\033[K{self._progress(step)} | {phase} | {self._success}")
+            self._stream.flush()
+
+    def evaluation(self, step: int, success: np.ndarray, returns: np.ndarray) -> None:
+        """Print one line: progress, mean and worst-task success, mean return.
+
+        Args:
+            step: Environment steps so far.
+            success: Success rate per task.
+            returns: Mean return per task.
+        """
+        worst = int(success.argmin())
+        self._success = f"success {success.mean():.3f}, worst {success[worst]:.2f} {self._task_names[worst]}"
+        self.line(f"{self._progress(step)} | {self._success} | return {returns.mean():.1f}")
+
+    def line(self, text: str) -> None:
+        """Print a line of its own."""
+        erase = "\r\033[K" if self._is_terminal else ""
+        self._stream.write(f"{erase}{text}\n")
+        self._stream.flush()
+
+    def _progress(self, step: int) -> str:
+        """Return steps, share, speed and time left."""
+        start_time, start_step = self._start or (time.monotonic(), step)
+        elapsed = time.monotonic() - start_time
+        rate = (step - start_step) / elapsed if elapsed > 0 else 0.0
+        left = duration((self._total_steps - step) / rate) if rate > 0 else "?"
+        share = 100 * step / self._total_steps
+        return f"{step:,}/{self._total_steps:,} steps ({share:.1f}%) | {rate:,.0f} steps/s | {left} left"
+
+
+def duration(seconds: float) -> str:
+    """Write a time span in its two largest units."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours}h"
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m {seconds:02d}s" if minutes else f"{seconds}s"
+
+
+def flatten(values: Values, task_names: Sequence[str]) -> dict[str, float | np.ndarray]:
+    """Give every task's value a name of its own: NAME/TASK. Scalars and matrices keep their name."""
+    flat: dict[str, float | np.ndarray] = {}
+    for name, value in values.items():
+        if isinstance(value, np.ndarray) and value.ndim == 1:
+            flat.update({f"{name}/{task}": float(v) for task, v in zip(task_names, value, strict=True)})
+        else:
+            flat[name] = value if isinstance(value, np.ndarray) and value.ndim == 2 else float(value)
+    return flat
+
+
+def heat_map(matrix: np.ndarray) -> np.ndarray:
+    """Draw values in [-1, 1] as an image (height, width, 3): blue is -1, white 0, red 1."""
+    clipped = np.nan_to_num(matrix).clip(-1, 1)
+    fading = 1 - np.abs(clipped)
+    image = np.stack([np.where(clipped < 0, fading, 1), fading, np.where(clipped > 0, fading, 1)], axis=-1)
+    scale = max(1, _IMAGE_PIXELS // len(matrix))
+    return (255 * image).astype(np.uint8).repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _plain(value: float | np.ndarray) -> object:
+    """Return what JSON can hold; numbers that are not finite become null."""
+    if isinstance(value, np.ndarray):
+        return [_plain(row) for row in value]
+    return float(f"{value:.6g}") if np.isfinite(value) else None

@@ -1,0 +1,369 @@
+"""The training loop: act, step, store, update, log, evaluate, save."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mtrl import checkpoint
+from mtrl.evaluator import evaluate, spread_goals
+from mtrl.interfaces import Agent, Metrics, Step, VectorEnv
+from mtrl.loggers import Console, JsonLines, TensorBoard, Values
+from mtrl.replay import Replay
+from mtrl.seeding import numpy_generator
+from mtrl.signals import StopRequest
+from mtrl.timing import Stopwatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """How long, where and how often."""
+
+    seed: int = 0
+    """Seed of networks, exploration, replay sampling and the order of goals."""
+    goal_seed: int = 0
+    """Seed of the goals of each task. Runs that differ only in --seed share their goals."""
+    total_steps: int = 20_000_000
+    """Environment steps to take, summed over tasks."""
+    warmup_steps: int = 4000
+    """Random steps per task before learning starts."""
+    envs_per_task: int = 1
+    """Copies of each task stepped side by side."""
+    updates_per_step: int = 1
+    """Updates after each vector step (one step of every environment)."""
+    workers: int | None = None
+    """Environment processes; by default one per usable core."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks and updates live; auto takes CUDA where there is one."""
+    threads: int | None = None
+    """CPU threads of the learner; by default torch decides."""
+    eval_every: int = 200_000
+    """Environment steps (summed over tasks) between evaluations; 0 for none."""
+    eval_goals: int = 10
+    """Goals per task in each evaluation: always the same ones, spread evenly over all."""
+    log_every: int = 10_000
+    """Environment steps (summed over tasks) between log records."""
+    checkpoint_every: int = 500_000
+    """Environment steps (summed over tasks) between checkpoints; 0 for none but the one at the end."""
+    on_nonfinite: Literal["raise", "skip"] = "raise"
+    """What to do when a loss or gradient is not finite: stop, or leave that update out and count it."""
+    run_dir: Path | None = None
+    """Folder of this run; by default runs/ENV-AGGREGATOR-SEED-DATE."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        least = {
+            "seed": 0,
+            "goal_seed": 0,
+            "total_steps": 1,
+            "warmup_steps": 1,
+            "envs_per_task": 1,
+            "updates_per_step": 0,
+            "workers": 1,
+            "threads": 1,
+            "eval_every": 0,
+            "eval_goals": 1,
+            "log_every": 1,
+            "checkpoint_every": 0,
+        }
+        for name, minimum in least.items():
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient is not finite. The parameters are as they were before that update."""
+
+
+class Trainer:
+    """Trains one agent on one environment and keeps its run directory."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        env: VectorEnv,
+        eval_env: VectorEnv,
+        agent: Agent,
+        replay: Replay,
+        batch_size: int,
+        device: torch.device,
+        run_dir: Path,
+        stopwatch: Stopwatch,
+        resume_from: Path | None = None,
+    ) -> None:
+        """Join the parts; with `resume_from`, a checkpoint, continue where it was written."""
+        self.config = config
+        self.env, self.eval_env, self.agent, self.replay = env, eval_env, agent, replay
+        self.batch_size = batch_size
+        self.device = device
+        self.run_dir = run_dir
+        self.stopwatch = stopwatch
+        self.step_count = 0
+        """Environment steps so far, summed over tasks."""
+        self.update_count = 0
+        self.skipped_updates = 0
+        self._warmup_generator = numpy_generator(config.seed, "warmup")
+        self._eval_goals = spread_goals(env.spec.num_goals, config.eval_goals)
+        self._episodes = EpisodeStatistics(env.spec.num_tasks, env.spec.envs_per_task)
+        self._metrics: Metrics = {}
+        self.obs = self._load(resume_from) if resume_from else env.reset().copy()
+        names = env.spec.task_names
+        self._console = Console(config.total_steps, names)
+        self._loggers = (JsonLines(run_dir / "metrics.jsonl", names), TensorBoard(run_dir, names, self.step_count))
+        self._last_record = _Progress()
+
+    @property
+    def steps_per_vector_step(self) -> int:
+        """Environment steps that one call of `env.step` takes."""
+        return self.env.spec.num_tasks * self.env.spec.envs_per_task
+
+    def run(self, stop: StopRequest) -> None:
+        """Train until the budget is used or `stop` was requested; save at the end in either case.
+
+        Raises:
+            NonFiniteError: A loss or gradient is not finite and the run is told to raise.
+        """
+        while self.step_count < self.config.total_steps and stop.received is None:
+            self._vector_step()
+            for _ in range(self._due_updates()):
+                self._update()
+            self._console.status(self.step_count, "learning" if self.update_count else "random steps")
+            if self._passed(self.config.log_every):
+                self._log()
+            if self._passed(self.config.eval_every):
+                self._evaluate()
+            if self._passed(self.config.checkpoint_every):
+                self.save()
+        self._log()
+        if stop.received is None and self.config.eval_every and not self._passed(self.config.eval_every):
+            self._evaluate()
+        self.save()
+        if stop.received is not None:
+            self._console.line(f"{stop.received.name}: saved at step {self.step_count:,} in {self.run_dir}")
+        self._console.line(self.time_budget())
+
+    def close(self) -> None:
+        """Close environments and files."""
+        for part in (self.env, self.eval_env, *self._loggers):
+            part.close()
+
+    def save(self) -> Path:
+        """Write a checkpoint of everything."""
+        with self.stopwatch("checkpoints"):
+            return checkpoint.save(
+                self.run_dir / "checkpoints",
+                self.step_count,
+                {
+                    "agent": self.agent.state_dict(),
+                    "replay": self.replay.state_dict(),
+                    "env": self.env.get_state(),
+                    "trainer": self._state(),
+                },
+            )
+
+    def time_budget(self) -> str:
+        """Return what the time of this process went into, largest first."""
+        total = sum(self.stopwatch.seconds.values())
+        shares = sorted(self.stopwatch.seconds.items(), key=lambda item: -item[1])
+        return "time: " + ", ".join(f"{name} {100 * seconds / total:.1f}%" for name, seconds in shares)
+
+    # ------------------------------------------------------------------------------------------- one vector step
+
+    def _vector_step(self) -> None:
+        """Act, step and store."""
+        with self.stopwatch("acting"):
+            action = self._act()
+        with self.stopwatch("environments"):
+            step = self.env.step(action)
+        with self.stopwatch("replay"):
+            self.replay.add(self.obs, action, step)
+        self._episodes.add(step)
+        self.obs = step.obs.copy()
+        self.step_count += self.steps_per_vector_step
+
+    def _act(self) -> Float[np.ndarray, "task env action"]:
+        """Act at random during warm-up, with the exploring policy afterwards."""
+        spec = self.env.spec
+        if self._is_warming_up():
+            shape = (spec.num_tasks, spec.envs_per_task, spec.action_dim)
+            return self._warmup_generator.uniform(-1, 1, shape).astype(np.float32)
+        return self.agent.act(self._to_device(self.obs)).cpu().numpy()
+
+    def _is_warming_up(self) -> bool:
+        return self.step_count < self.config.warmup_steps * self.env.spec.num_tasks
+
+    def _due_updates(self) -> int:
+        return 0 if self._is_warming_up() else self.config.updates_per_step
+
+    def _update(self) -> None:
+        """Learn once."""
+        with self.stopwatch("replay"):
+            batch = self._sample()
+        self._metrics = self.agent.update(batch)
+        self.update_count += 1
+        if self.device.type == "cpu":  # elsewhere asking costs a synchronisation, so it waits for the next record
+            self._check_finite()
+
+    def _sample(self) -> Any:
+        batch = self.replay.sample(self.batch_size)
+        return type(batch)(*(leaf.to(self.device, non_blocking=True) for leaf in batch))
+
+    def _check_finite(self) -> None:
+        """Raise or count when the last update met a number that is not finite.
+
+        Raises:
+            NonFiniteError: The run is told to raise.
+        """
+        bad = {name: flags for name, flags in self._metrics.items() if name.endswith("_nonfinite") and bool(flags.any())}
+        if not bad:
+            return
+        self.skipped_updates += 1
+        if self.config.on_nonfinite == "raise":
+            names = self.env.spec.task_names
+            where = "; ".join(
+                f"{name.removesuffix('_nonfinite')} of {', '.join(names[i] for i in flags.nonzero().flatten().tolist())}"
+                for name, flags in bad.items()
+            )
+            raise NonFiniteError(
+                f"loss or gradient is not finite at step {self.step_count:,} (update {self.update_count:,}): {where}"
+            )
+
+    # --------------------------------------------------------------------------------- logging and evaluation
+
+    def _passed(self, every: int) -> bool:
+        """Whether the last vector step reached or crossed a multiple of `every`; never for 0."""
+        return every > 0 and self.step_count // every > (self.step_count - self.steps_per_vector_step) // every
+
+    def _log(self) -> None:
+        """Write a record of training: the only place where metrics leave the device."""
+        with self.stopwatch("logging"):
+            values: dict[str, float | np.ndarray] = dict(self._episodes.pop())
+            if self._metrics:
+                self._check_finite()
+                values |= _to_numpy({k: v for k, v in self._metrics.items() if not k.endswith("_nonfinite")})
+                values |= _to_numpy(self.agent.diagnose(self._diagnostic_batch()))
+            values |= self._last_record.rates(self.step_count, self.update_count, self.stopwatch)
+            values["skipped_updates"] = float(self.skipped_updates)
+            self._write("train", values)
+
+    def _diagnostic_batch(self) -> Any:
+        """Draw a batch without moving the replay's random stream."""
+        with self.replay.unchanged_stream():
+            return self._sample()
+
+    def _evaluate(self) -> None:
+        """Evaluate the deterministic policy, write a record and tell the person."""
+        with self.stopwatch("evaluation"):
+            self._console.status(self.step_count, "evaluating")
+            result = evaluate(self.eval_env, self._policy, self._eval_goals)
+        with self.stopwatch("logging"):
+            success, returns = result.success.mean(1), result.returns.mean(1)
+            self._write(
+                "evaluation",
+                {
+                    "success": success,
+                    "success/mean": float(success.mean()),
+                    "success/worst": float(success.min()),
+                    "success_at_end": result.success_at_end.mean(1),
+                    "return": returns,
+                    "return/mean": float(returns.mean()),
+                },
+            )
+            self._console.evaluation(self.step_count, success, returns)
+
+    def _policy(self, obs: Float[np.ndarray, "task env obs"]) -> Float[np.ndarray, "task env action"]:
+        return self.agent.act_deterministic(self._to_device(obs)).cpu().numpy()
+
+    def _to_device(self, obs: Float[np.ndarray, "task env obs"]) -> Tensor:
+        return torch.from_numpy(obs).to(self.device)
+
+    def _write(self, kind: str, values: Values) -> None:
+        for logger in self._loggers:
+            logger.write(kind, self.step_count, values)
+
+    # ------------------------------------------------------------------------------------------------------ state
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step_count": self.step_count,
+            "update_count": self.update_count,
+            "skipped_updates": self.skipped_updates,
+            "warmup_generator": self._warmup_generator.bit_generator.state,
+            "episodes": self._episodes.state_dict(),
+        }
+
+    def _load(self, folder: Path) -> Float[np.ndarray, "task env obs"]:
+        """Restore everything from a checkpoint; return the observations to act on."""
+        state = checkpoint.load(folder, "trainer")
+        self.step_count, self.update_count = state["step_count"], state["update_count"]
+        self.skipped_updates = state["skipped_updates"]
+        self._warmup_generator.bit_generator.state = state["warmup_generator"]
+        self._episodes.load_state_dict(state["episodes"])
+        self.agent.load_state_dict(checkpoint.load(folder, "agent", self.device))
+        self.replay.load_state_dict(checkpoint.load(folder, "replay"))
+        return self.env.set_state(checkpoint.load(folder, "env")).copy()
+
+
+class EpisodeStatistics:
+    """Success and return of the exploring policy's episodes, per task, since the last record."""
+
+    def __init__(self, num_tasks: int, envs_per_task: int) -> None:
+        self._return = np.zeros((num_tasks, envs_per_task))
+        self._success = np.zeros((num_tasks, envs_per_task), dtype=bool)
+        self._finished = np.zeros((3, num_tasks))  # episodes, successes, sum of returns
+
+    def add(self, step: Step) -> None:
+        """Take in one vector step."""
+        self._return += step.reward
+        self._success |= step.success
+        ended = step.terminated | step.truncated
+        self._finished += [ended.sum(1), (ended & self._success).sum(1), (ended * self._return).sum(1)]
+        self._return[ended] = 0
+        self._success[ended] = False
+
+    def pop(self) -> dict[str, np.ndarray]:
+        """Return success rate and mean return per task (NaN where no episode ended) and start anew."""
+        episodes, successes, returns = self._finished
+        count = np.where(episodes > 0, episodes, math.nan)
+        self._finished = np.zeros_like(self._finished)
+        return {"train_success": successes / count, "train_return": returns / count}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything."""
+        return {"return": self._return, "success": self._success, "finished": self._finished}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict`'s result."""
+        self._return, self._success, self._finished = state["return"], state["success"], state["finished"]
+
+
+class _Progress:
+    """Speeds and time shares since the last record."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._counts: tuple[int, int] | None = None
+
+    def rates(self, steps: int, updates: int, stopwatch: Stopwatch) -> dict[str, float]:
+        """Return environment steps and updates per second and each section's share of the time."""
+        spent = {name: seconds - self._seconds.get(name, 0.0) for name, seconds in stopwatch.seconds.items()}
+        total = sum(spent.values())
+        last_steps, last_updates = self._counts or (steps, updates)
+        self._seconds, self._counts = dict(stopwatch.seconds), (steps, updates)
+        return {
+            "speed/env_steps_per_second": (steps - last_steps) / total,
+            "speed/updates_per_second": (updates - last_updates) / total,
+            **{f"time_share/{name}": seconds / total for name, seconds in spent.items()},
+        }
+
+
+def _to_numpy(metrics: Metrics) -> dict[str, float | np.ndarray]:
+    return {name: value.double().cpu().numpy() if value.dim() else float(value) for name, value in metrics.items()}
