@@ -1,0 +1,115 @@
+"""The command line: `parse` turns it into the settings of a run, or ends the program with one readable message.
+
+    settings = parse(sys.argv[1:])
+
+Names come first and decide which other flags exist: those of the chosen agent, network and aggregators. A preset is a
+file of flags; a default gives way to the environment's preset, that to `--preset`, that to flags.
+"""
+
+import dataclasses
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mtrl import aggregators, envs, flag_help, flags
+from mtrl.envs.metaworld.tasks import BENCHMARKS
+from mtrl.flags import UsageError
+from mtrl.settings import Settings, build
+
+__all__ = ["Settings", "UsageError", "error", "load", "parse"]
+
+_EXIT_USAGE = 2
+
+_RUN_NAME = re.compile(r"[\w.-]+")
+"""Names that survive shells, archives and other people's file systems."""
+
+
+def parse(argv: Sequence[str]) -> Settings:
+    """Read the command line of a training run.
+
+    Args:
+        argv: The words after the program's name.
+
+    Raises:
+        SystemExit: With code 2 after a message on standard error, or with 0 after the help.
+    """
+    try:
+        wants_help = any(word in ("-h", "--help") for word in argv)
+        if wants_help and len(argv) == 1:
+            sys.stdout.write(flag_help.short())
+            raise SystemExit(0)
+        request = flags.read([word for word in argv if word not in ("-h", "--help")])
+        if wants_help:
+            names = {"env": "", **request.names}
+            sys.stdout.write(flag_help.full(build(dataclasses.replace(request, names=names))))
+            raise SystemExit(0)
+        return _checked(build(request))
+    except UsageError as problem:
+        error(str(problem))
+
+
+def load(run: Path) -> Settings:
+    """Read the settings that the run in the folder `run` was started with.
+
+    Raises:
+        UsageError: There is no such run, or its settings do not fit this version.
+    """
+    return build(flags.read_run(run))
+
+
+def error(message: str) -> NoReturn:
+    """Print a usage error and end the program with code 2."""
+    sys.stderr.write(f"error: {message}\n")
+    raise SystemExit(_EXIT_USAGE)
+
+
+def _checked(settings: Settings) -> Settings:
+    """Refuse settings that are valid one by one and impossible together or here."""
+    _check_device(settings.trainer.device)
+    for part in ("critic", "actor"):
+        _check_aggregator(settings, part)
+    if settings.resume is None and settings.trainer.run_dir is not None:
+        _check_run_dir(settings.trainer.run_dir)
+    return settings
+
+
+def _check_device(device: str) -> None:
+    if device != "cuda":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UsageError("--device: expected auto or cpu, got 'cuda': this torch sees no CUDA device")
+
+
+def _check_aggregator(settings: Settings, part: str) -> None:
+    """Build the aggregator and fit it to the number of tasks, as training will."""
+    import torch
+
+    num_tasks = _num_tasks(settings.env)
+    if num_tasks is None:
+        return
+    config = settings.configs()[f"{part}.aggregator"]
+    try:
+        method = aggregators.make(settings.names()[f"{part}.aggregator"], **dataclasses.asdict(config))
+        method.setup(num_tasks, [torch.Size([1])], torch.device("cpu"))
+    except ValueError as problem:
+        raise UsageError(f"--{part}.aggregator on {settings.env}: {problem}") from problem
+
+
+def _num_tasks(env: str) -> int | None:
+    """Return the number of tasks where the name alone tells it."""
+    suite, tasks = envs.parse(env)
+    chosen = tasks or BENCHMARKS.get(suite)
+    return len(chosen) if chosen else None
+
+
+def _check_run_dir(run_dir: Path) -> None:
+    if not _RUN_NAME.fullmatch(run_dir.name):
+        raise UsageError(f"--run-dir: expected a name of letters, digits and ._- only, got {run_dir.name!r}")
+    if run_dir.exists() and not run_dir.is_dir():
+        raise UsageError(f"--run-dir: {run_dir} is a file")
+    if run_dir.exists() and any(run_dir.iterdir()):
+        raise UsageError(f"--run-dir: {run_dir} is not empty; continue it with --resume {run_dir}, or name another")
