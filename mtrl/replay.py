@@ -118,7 +118,7 @@ class Replay:
         """Return the filled part of the storage, the positions and the random stream."""
         filled = int(self._size.max())
         return {
-            "storage": self._storage[:, :filled].clone(),
+            "storage": self._storage[:, :filled].contiguous(),
             "position": torch.from_numpy(self._position.copy()),
             "size": torch.from_numpy(self._size.copy()),
             "generator": self._generator.get_state(),

@@ -3,7 +3,6 @@
 Exit codes: 0 done, 2 usage, 3 a loss or gradient is not finite, 4 environments failed, 130 SIGINT, 143 SIGTERM.
 """
 
-import functools
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,9 +10,6 @@ from typing import TYPE_CHECKING
 from mtrl.cli import error, parse
 
 if TYPE_CHECKING:
-    import torch
-
-    from mtrl.aggregators.base import Aggregator
     from mtrl.cli import Settings
     from mtrl.trainer import Trainer
 
@@ -30,30 +26,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     stop = StopRequest()
     stop.install()
+    trainer = None
     try:
         trainer = build(settings)
-    except ValueError as problem:
-        error(str(problem))
-    try:
         trainer.run(stop)
-    except (NonFiniteError, WorkerError) as failure:
-        sys.stderr.write(f"\nerror: {failure}\n")
-        return EXIT_NONFINITE if isinstance(failure, NonFiniteError) else EXIT_WORKERS
+    except NonFiniteError as failure:
+        return _report(failure, EXIT_NONFINITE)
+    except WorkerError as failure:
+        return _report(failure, EXIT_WORKERS)
     finally:
-        trainer.close()
+        if trainer is not None:
+            trainer.close()
     return stop.exit_code
 
 
 def build(settings: "Settings") -> "Trainer":
-    """Join environments, networks, aggregators, agent and replay, by the names in `settings`.
-
-    Raises:
-        ValueError: The parts do not fit together or into memory.
-    """
+    """Join the parts of the run, saying what is being set up and what it will cost."""
     import torch
 
-    from mtrl import agents, aggregators, envs, networks, run_directory
-    from mtrl.registry import resolve
+    from mtrl import cost, run_directory
+    from mtrl.assembly import choose_device, make_agent, make_env
     from mtrl.replay import Replay
     from mtrl.timing import Stopwatch
     from mtrl.trainer import Trainer
@@ -61,47 +53,37 @@ def build(settings: "Settings") -> "Trainer":
     config = settings.trainer
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = _device(config.device)
-    make_env = functools.partial(envs.make, settings.env, goal_seed=config.goal_seed, workers=config.workers)
-    env = make_env(seed=config.seed, envs_per_task=config.envs_per_task)
+    device = choose_device(config.device)
     replay_device = device if settings.replay.device == "auto" else torch.device(settings.replay.device)
     stopwatch = Stopwatch()
-
-    def aggregator(name: str, method_config: object) -> "Aggregator":
-        return resolve(aggregators.REGISTRY, "aggregator", name)(method_config)
-
-    agent = resolve(agents.REGISTRY, "agent", settings.agent)(
-        settings.agent_config,
-        spec=env.spec,
-        make_network=functools.partial(
-            resolve(networks.REGISTRY, "network", settings.network), settings.network_config
-        ),
-        critic_aggregator=aggregator(settings.critic_aggregator, settings.critic_aggregator_config),
-        actor_aggregator=aggregator(settings.actor_aggregator, settings.actor_aggregator_config),
-        device=device,
-        seed=config.seed,
-        stopwatch=stopwatch,
-    )
+    try:
+        checkpoint = run_directory.checkpoint_to_resume(settings)
+        env, eval_env = make_env(settings, config.envs_per_task), make_env(settings, 1)
+        cost.say_memory(settings, env.spec, device, replay_device)
+        replay = Replay(env.spec, settings.replay.capacity, replay_device, config.seed)
+        cost.say_time(settings, lambda: make_agent(settings, env.spec, device), eval_env, device)
+        agent = make_agent(settings, env.spec, device, stopwatch)
+    except ValueError as problem:
+        error(str(problem))
+    run_dir = run_directory.prepare(settings)
+    sys.stdout.write(f"run directory {run_dir}; watch it with: tensorboard --logdir {run_dir}\n")
     return Trainer(
         config,
         env=env,
-        eval_env=make_env(seed=config.seed),
+        eval_env=eval_env,
         agent=agent,
-        replay=Replay(env.spec, settings.replay.capacity, replay_device, config.seed),
+        replay=replay,
         batch_size=settings.agent_config.batch_size,
         device=device,
-        run_dir=run_directory.prepare(settings),
+        run_dir=run_dir,
         stopwatch=stopwatch,
-        resume_from=run_directory.checkpoint_to_resume(settings),
+        resume_from=checkpoint,
     )
 
 
-def _device(name: str) -> "torch.device":
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+def _report(failure: Exception, exit_code: int) -> int:
+    sys.stderr.write(f"\nerror: {failure}\n")
+    return exit_code
 
 
 if __name__ == "__main__":

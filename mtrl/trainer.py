@@ -142,10 +142,16 @@ class Trainer:
                 self._evaluate()
             if self._passed(self.config.checkpoint_every):
                 self.save()
-        self._log()
+        self._finish(stop)
+
+    def _finish(self, stop: StopRequest) -> None:
+        """Record and save where the run ends, as far as the last step has not done so."""
+        if not self._passed(self.config.log_every):
+            self._log()
         if stop.received is None and self.config.eval_every and not self._passed(self.config.eval_every):
             self._evaluate()
-        self.save()
+        if not self._passed(self.config.checkpoint_every):
+            self.save()
         if stop.received is not None:
             self._console.line(f"{stop.received.name}: saved at step {self.step_count:,} in {self.run_dir}")
         self._console.line(self.time_budget())

@@ -1,0 +1,104 @@
+"""What a run will cost on this machine, said before it starts."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mtrl import configs, envs
+from mtrl.interfaces import Agent, Batch, EnvSpec, VectorEnv
+from mtrl.loggers import duration
+from mtrl.replay import storage_bytes
+from mtrl.seeding import numpy_generator, torch_generator
+
+if TYPE_CHECKING:
+    from mtrl.cli import Settings
+
+_REPETITIONS = 3
+_ENV_STEPS = 20
+_SEED = 0  # of throw-away numbers
+
+LONG_RUN_SECONDS = 12 * 3600
+"""From here on a run without a GPU is told of the preset sized for that."""
+
+
+def say_memory(settings: "Settings", spec: EnvSpec, device: torch.device, replay_device: torch.device) -> None:
+    """Print the devices and the memory that the replay is about to take."""
+    size = storage_bytes(spec, settings.replay.capacity) / 2**20
+    _say(
+        f"{spec.num_tasks} tasks x {spec.envs_per_task} environments, learner on {device}, "
+        f"replay of {settings.replay.capacity:,} transitions per task: {size:,.0f} MiB on {replay_device}"
+    )
+
+
+def say_time(
+    settings: "Settings", make_agent: Callable[[], Agent], env: VectorEnv, device: torch.device
+) -> None:
+    """Measure an update and a step, and print what the whole run will take; name the preset sized for a CPU.
+
+    Args:
+        settings: Of the run.
+        make_agent: Builds an agent to be thrown away.
+        env: One copy of every task; left wherever the measurement ends.
+        device: Of the learner.
+    """
+    config = settings.trainer
+    spec = env.spec
+    update = seconds_per_update(make_agent, spec, settings.agent_config.batch_size, device)
+    step = seconds_per_vector_step(env) * config.envs_per_task
+    vector_steps = config.total_steps / (spec.num_tasks * config.envs_per_task)
+    learning_steps = max(0.0, vector_steps - config.warmup_steps / config.envs_per_task)
+    total = vector_steps * step + learning_steps * config.updates_per_step * update
+    _say(
+        f"one update takes {1000 * update:.1f} ms and one step of all environments {1000 * step:.1f} ms: "
+        f"{config.total_steps:,} environment steps will take about {duration(total)} without evaluations"
+    )
+    sized = f"{envs.parse(settings.env)[0]}_cpu"
+    if device.type == "cpu" and total > LONG_RUN_SECONDS and sized in configs.names():
+        _say(f"this machine has no GPU; --preset {sized} is sized for that")
+
+
+def seconds_per_update(make_agent: Callable[[], Agent], spec: EnvSpec, batch_size: int, device: torch.device) -> float:
+    """Time one update of a throw-away agent on a random batch; the median of a few, after one to warm up."""
+    agent = make_agent()
+    batch = _random_batch(spec, batch_size, device)
+    times = []
+    for _ in range(_REPETITIONS + 1):
+        start = time.perf_counter()
+        metrics = agent.update(batch)
+        for value in metrics.values():
+            value.cpu()  # waits for the device
+        times.append(time.perf_counter() - start)
+    return sorted(times[1:])[_REPETITIONS // 2]
+
+
+def seconds_per_vector_step(env: VectorEnv) -> float:
+    """Time one random step of every environment in `env`, which is left wherever that ends."""
+    spec = env.spec
+    shape = (spec.num_tasks, spec.envs_per_task, spec.action_dim)
+    generator = numpy_generator(_SEED, "cost")
+    env.reset()
+    start = time.perf_counter()
+    for _ in range(_ENV_STEPS):
+        env.step(generator.uniform(-1, 1, shape).astype(np.float32))
+    return (time.perf_counter() - start) / _ENV_STEPS
+
+
+def _random_batch(spec: EnvSpec, batch_size: int, device: torch.device) -> Batch:
+    generator = torch_generator(_SEED, "cost", device=device)
+    shape = (spec.num_tasks, batch_size)
+
+    def draw(*features: int) -> torch.Tensor:
+        return torch.randn(*shape, *features, generator=generator, device=device)
+
+    task = torch.arange(spec.num_tasks, device=device)[:, None].expand(shape)
+    zeros = torch.zeros(shape, device=device)
+    return Batch(draw(spec.obs_dim), draw(spec.action_dim).tanh(), draw(), draw(spec.obs_dim), zeros, task)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
