@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mtrl import aggregators, envs, flag_help, flags
-from mtrl.envs.metaworld.tasks import BENCHMARKS
+from mtrl.envs.metaworld.tasks import BENCHMARKS, NUM_GOALS
 from mtrl.flags import UsageError
 from mtrl.settings import Settings, build
 
@@ -67,7 +67,9 @@ def error(message: str) -> NoReturn:
 
 def _checked(settings: Settings) -> Settings:
     """Refuse settings that are valid one by one and impossible together or here."""
-    _check_device(settings.trainer.device)
+    _check_device("--device", settings.trainer.device)
+    _check_device("--replay.device", settings.replay.device)
+    _check_eval_goals(settings.trainer.eval_goals)
     for part in ("critic", "actor"):
         _check_aggregator(settings, part)
     if settings.resume is None and settings.trainer.run_dir is not None:
@@ -75,13 +77,18 @@ def _checked(settings: Settings) -> Settings:
     return settings
 
 
-def _check_device(device: str) -> None:
+def _check_device(flag: str, device: str) -> None:
     if device != "cuda":
         return
     import torch
 
     if not torch.cuda.is_available():
-        raise UsageError("--device: expected auto or cpu, got 'cuda': this torch sees no CUDA device")
+        raise UsageError(f"{flag}: expected auto or cpu, got 'cuda': this torch sees no CUDA device")
+
+
+def _check_eval_goals(count: int) -> None:
+    if count > NUM_GOALS:  # every suite has as many as Meta-World
+        raise UsageError(f"--eval-goals: expected at most {NUM_GOALS}, the goals of a task, got {count}")
 
 
 def _check_aggregator(settings: Settings, part: str) -> None:

@@ -27,7 +27,7 @@ DEFAULTS = {"agent": "mtsac", "network": "mlp", "critic.aggregator": "mean", "ac
 NAME_FLAGS = ("env", "aggregator", "critic.aggregator", "actor.aggregator", "network", "agent", "preset", "resume")
 """Keys the first pass reads."""
 
-RESUMABLE = ("total_steps", "device", "workers", "max_hours")
+RESUMABLE = ("total_steps", "device", "workers")
 """Keys that may change when a run is continued: none of them changes what is learned up to a given step."""
 
 

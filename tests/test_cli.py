@@ -268,9 +268,14 @@ def test_weights_must_match_the_tasks(capsys):
     assert "2 tasks" in message
 
 
-def test_cuda_is_refused_where_there_is_none(capsys, monkeypatch):
+def test_no_more_goals_can_be_evaluated_than_there_are(capsys):
+    assert "--eval-goals: expected at most 50" in refusal(capsys, "--env", "toy", "--eval-goals", 51)
+
+
+@pytest.mark.parametrize("flag", ["--device", "--replay.device"])
+def test_cuda_is_refused_where_there_is_none(capsys, monkeypatch, flag):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert "--device" in refusal(capsys, "--env", "toy", "--device", "cuda")
+    assert f"{flag}: expected auto or cpu" in refusal(capsys, "--env", "toy", flag, "cuda")
 
 
 def test_used_run_dir_is_refused_with_the_way_out(capsys, tmp_path):
