@@ -18,7 +18,7 @@ from mtrl.envs.metaworld.tasks import BENCHMARKS
 
 def main() -> None:
     """Print one line per benchmark and seed; exit with 1 if any goal differs."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Compare our goals with those of Meta-World's own benchmarks.")
     parser.add_argument("--benchmarks", nargs="+", default=["MT10", "MT25", "MT50"], help="MT10, MT25, MT50 or tasks")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     args = parser.parse_args()

@@ -8,9 +8,8 @@
 Names can be checked without importing torch or MuJoCo.
 """
 
-import difflib
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mtrl.envs.metaworld.tasks import BENCHMARKS, MT50
@@ -39,13 +38,13 @@ def names() -> tuple[str, ...]:
 
 
 def parse(name: str) -> tuple[str, tuple[str, ...] | None]:
-    """Split a name into its suite and its tasks, None for all of them. Does not check either."""
+    """Split a name into its suite and its tasks, None for all of them. Checks neither."""
     suite, colon, tasks = name.partition(":")
     if colon:
         return suite, tuple(tasks.split(","))
-    if suite in _REGISTRY or not (set(suite.split(",")) & set(MT50) or "," in suite or "-" in suite):
-        return suite, None
-    return _BARE_TASKS_SUITE, tuple(suite.split(","))
+    if "," in name or "-v" in name:
+        return _BARE_TASKS_SUITE, tuple(name.split(","))
+    return name, None
 
 
 def check(name: str) -> None:
@@ -55,17 +54,17 @@ def check(name: str) -> None:
         ValueError: The message says what was found, what was expected and which valid choice is nearest.
     """
     suite, tasks = parse(name)
-    if suite not in _REGISTRY:
-        check_name((*_REGISTRY, *MT50), "environment", suite)
-    if suite == "mt1" and tasks is None:
-        raise ValueError("environment 'mt1' needs a task, as in 'mt1:reach-v3'")
-    if tasks is None or suite not in BENCHMARKS:
+    check_name(_REGISTRY if tasks else (*_REGISTRY, *MT50), "environment", suite)
+    if tasks is None:
+        if suite == "mt1":
+            raise ValueError("environment 'mt1' needs a task, as in 'mt1:reach-v3'")
         return
-    for task in tasks:
-        _check_task(suite, task)
+    if suite in BENCHMARKS:
+        for task in tasks:
+            check_name(BENCHMARKS[suite], f"task of {suite}", task)
     repeated = sorted({task for task in tasks if tasks.count(task) > 1})
     if repeated:
-        raise ValueError(f"environment {name!r} names {', '.join(repeated)} more than once")
+        raise ValueError(f"environment {name!r} names {', '.join(repeated)} more than once, expected each task once")
 
 
 def make(
@@ -88,17 +87,3 @@ def make(
     module, _, function = _REGISTRY[suite].partition(":")
     build: Callable[..., VectorEnv] = getattr(importlib.import_module(module), function)
     return build(suite, tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, workers=workers)
-
-
-def _check_task(suite: str, task: str) -> None:
-    choices = BENCHMARKS[suite]
-    if task in choices:
-        return
-    near = _nearest(task, choices)
-    where = f" ({task!r} is in mt50)" if task in MT50 else ""
-    raise ValueError(f"unknown task {task!r} of {suite}{where}.{near} Choices: {', '.join(choices)}.")
-
-
-def _nearest(word: str, choices: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, tuple(choices), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,18 +1,13 @@
 """The arrays that the parent and its worker processes share, in memory without a name: nothing to leak."""
 
-import math
 import mmap
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-
-CACHE_LINE = 64
-"""Bytes; every array begins on its own line, so that neighbours do not slow each other down."""
 
 IDLE = -1
 """What `progress` holds while a worker waits."""
@@ -48,56 +43,47 @@ class SharedArrays:
 
 def allocate(sizes: Sizes) -> int:
     """Return the descriptor of a zeroed block for `attach`. Close it when all processes have attached."""
-    num_bytes = _num_bytes(sizes)
     if sys.platform == "linux":
         descriptor = os.memfd_create("mtrl-envs")
     else:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, num_bytes)
+    os.ftruncate(descriptor, _num_bytes(sizes))
     return descriptor
 
 
 def attach(descriptor: int, sizes: Sizes) -> SharedArrays:
     """Map the block. The memory is freed when the last process has dropped its arrays."""
     memory = mmap.mmap(descriptor, _num_bytes(sizes))
-    offset = 0
-
-    def take(dtype: type, *shape: int) -> np.ndarray:
-        nonlocal offset
-        array = np.frombuffer(memory, dtype, count=math.prod(shape), offset=offset).reshape(shape)
-        offset += _padded(array.nbytes)
-        return array
-
-    return _lay_out(sizes, take)
-
-
-def _lay_out(sizes: Sizes, take: Callable[..., np.ndarray]) -> SharedArrays:
+    rows = np.frombuffer(memory, _row_type(sizes), count=sizes.rows)
     return SharedArrays(
-        obs=take(np.float32, sizes.rows, sizes.obs_dim),
-        final_obs=take(np.float32, sizes.rows, sizes.obs_dim),
-        action=take(np.float32, sizes.rows, sizes.action_dim),
-        reward=take(np.float32, sizes.rows),
-        terminated=take(np.bool_, sizes.rows),
-        truncated=take(np.bool_, sizes.rows),
-        success=take(np.bool_, sizes.rows),
-        valid=take(np.bool_, sizes.rows),
-        goal=take(np.int64, sizes.rows),
-        progress=take(np.int64, sizes.workers),
+        obs=rows["obs"],
+        final_obs=rows["final_obs"],
+        action=rows["action"],
+        reward=rows["reward"],
+        terminated=rows["terminated"],
+        truncated=rows["truncated"],
+        success=rows["success"],
+        valid=rows["valid"],
+        goal=rows["goal"],
+        progress=np.frombuffer(memory, np.int64, count=sizes.workers, offset=rows.nbytes),
     )
 
 
+def _row_type(sizes: Sizes) -> np.dtype:
+    fields = [
+        ("obs", np.float32, (sizes.obs_dim,)),
+        ("final_obs", np.float32, (sizes.obs_dim,)),
+        ("action", np.float32, (sizes.action_dim,)),
+        ("reward", np.float32),
+        ("terminated", np.bool_),
+        ("truncated", np.bool_),
+        ("success", np.bool_),
+        ("valid", np.bool_),
+        ("goal", np.int64),
+    ]
+    return np.dtype(fields, align=True)
+
+
 def _num_bytes(sizes: Sizes) -> int:
-    total = 0
-
-    def count(dtype: type, *shape: int) -> np.ndarray:
-        nonlocal total
-        total += _padded(math.prod(shape) * np.dtype(dtype).itemsize)
-        return np.empty(0, dtype)
-
-    _lay_out(sizes, count)
-    return total
-
-
-def _padded(num_bytes: int) -> int:
-    return -(-num_bytes // CACHE_LINE) * CACHE_LINE
+    return sizes.rows * _row_type(sizes).itemsize + sizes.workers * np.dtype(np.int64).itemsize

@@ -2,7 +2,7 @@
 
 import os
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -170,7 +170,7 @@ class WorkerVectorEnv:
         """Free processes and shared memory. Safe to call twice."""
         self._pool.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "WorkerVectorEnv":
         return self
 
     def __exit__(

@@ -46,14 +46,14 @@ def goal_vectors(suite: str, task_names: Iterable[str], goal_seed: int) -> dict[
 
 
 def _draw(generator: np.random.RandomState, space: GoalSpace) -> Float[np.ndarray, "goal vector"]:
-    return np.stack([_draw_kept(generator, space) for _ in range(NUM_GOALS)])
+    accepted = [_draw_accepted(generator, space) for _ in range(NUM_GOALS * RESET_MODEL_CALLS)]
+    return np.stack(accepted[RESET_MODEL_CALLS - 1 :: RESET_MODEL_CALLS])
 
 
-def _draw_kept(generator: np.random.RandomState, space: GoalSpace) -> Float[np.ndarray, " vector"]:
-    for _ in range(RESET_MODEL_CALLS):
+def _draw_accepted(generator: np.random.RandomState, space: GoalSpace) -> Float[np.ndarray, " vector"]:
+    vector = generator.uniform(space.low, space.high)
+    while _distance(vector, space) < space.min_distance:
         vector = generator.uniform(space.low, space.high)
-        while _distance(vector, space) < space.min_distance:
-            vector = generator.uniform(space.low, space.high)
     return vector
 
 

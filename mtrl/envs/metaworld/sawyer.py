@@ -4,8 +4,11 @@ The environment object is Meta-World's own and is never copied or pickled: some 
 `_target_pos`, ...) are views of MuJoCo's memory, and a copy freezes them and changes the rewards.
 """
 
+# MuJoCo's names come from compiled modules, which the type checker cannot see into.
+# pyright: reportAttributeAccessIssue=false
+
+import logging
 import pickle
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +25,8 @@ from mtrl.envs.worker_process import Transition
 UNSTABLE = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
 """MuJoCo's signs that numbers exploded; it then resets the simulation by itself in the middle of an episode."""
 
+_LOGGER = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SawyerFactory:
@@ -32,14 +37,8 @@ class SawyerFactory:
 
     def __call__(self, task: int, env: int) -> "SawyerEnv":
         """Build one environment; the copies of a task differ only in what they are told to do."""
-        mujoco.set_mju_user_warning(_warn)
         name = self.task_names[task]
         return SawyerEnv(name, self.goals[name])
-
-
-def _warn(message: str) -> None:
-    """Report a MuJoCo warning on stderr; its default is a file in the current directory."""
-    warnings.warn(f"MuJoCo: {message}", RuntimeWarning, stacklevel=1)
 
 
 class SawyerEnv:
@@ -47,6 +46,7 @@ class SawyerEnv:
 
     def __init__(self, task_name: str, goals: Float[np.ndarray, "goal vector"]) -> None:
         """Build the stock environment; `goals` are the random vectors of the benchmark."""
+        mujoco.set_mju_user_warning(_LOGGER.warning)  # MuJoCo's own way is a file in the current directory
         env_class = ALL_V3_ENVIRONMENTS[task_name]
         self._env: SawyerXYZEnv = env_class(reward_function_version="v2")
         self._tasks = [_stock_task(task_name, env_class, vector) for vector in goals]

@@ -1,5 +1,8 @@
 """Take and restore everything in a Meta-World environment that determines its future."""
 
+# MuJoCo's names come from compiled modules, which the type checker cannot see into.
+# pyright: reportAttributeAccessIssue=false
+
 from typing import Any
 
 import mujoco
@@ -9,7 +12,6 @@ from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 """All that MuJoCo's next step depends on, the solver's warm start included."""
-
 
 Value = bool | int | float | np.generic | np.ndarray | None
 

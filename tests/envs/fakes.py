@@ -1,0 +1,104 @@
+"""Small environments for the mechanics of workers. Their data identifies itself.
+
+Free of torch, as everything that runs in a worker.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mtrl.envs.worker_process import SingleEnv, Transition
+
+EPISODE_STEPS = 3
+NUM_GOALS = 1000
+
+
+class CountingEnv:
+    """Observes (task, env, goal, step); the reward is 100 * task + step. Episodes are cut after three steps.
+
+    An action below -0.5 terminates, an action above 0.5 is an unstable simulation.
+    """
+
+    def __init__(self, task: int, env: int) -> None:
+        self.task, self.env, self.goal, self.time = task, env, -1, 0
+
+    def reset(self, goal: int) -> np.ndarray:
+        self.goal, self.time = goal, 0
+        return self._obs()
+
+    def step(self, action: np.ndarray) -> Transition:
+        self.time += 1
+        return Transition(
+            obs=self._obs(),
+            reward=100.0 * self.task + self.time,
+            terminated=bool(action[0] < -0.5),
+            truncated=self.time == EPISODE_STEPS,
+            success=self.time == 2,
+            valid=not action[0] > 0.5,
+        )
+
+    def get_state(self) -> dict[str, Any]:
+        return {"goal": self.goal, "time": np.array([self.time])}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.goal, self.time = state["goal"], int(state["time"][0])
+
+    def close(self) -> None:
+        pass
+
+    def _obs(self) -> np.ndarray:
+        return np.array([self.task, self.env, self.goal, self.time], np.float32)
+
+
+class MisbehavingEnv(CountingEnv):
+    """Does something bad at its second step, in task 1, environment 0 only."""
+
+    def __init__(self, task: int, env: int, misbehave: Callable[[], object]) -> None:
+        super().__init__(task, env)
+        self.misbehave = misbehave
+
+    def step(self, action: np.ndarray) -> Transition:
+        if (self.task, self.env, self.time) == (1, 0, 1):
+            self.misbehave()
+        return super().step(action)
+
+
+class InspectingEnv(CountingEnv):
+    """Its observation tells whether torch is imported, the thread setting and the process id."""
+
+    def _obs(self) -> np.ndarray:
+        return np.array(["torch" in sys.modules, int(os.environ["OMP_NUM_THREADS"]), os.getpid(), 0], np.float32)
+
+
+def counting(task: int, env: int) -> SingleEnv:
+    return CountingEnv(task, env)
+
+
+def inspecting(task: int, env: int) -> SingleEnv:
+    return InspectingEnv(task, env)
+
+
+def raising(task: int, env: int) -> SingleEnv:
+    return MisbehavingEnv(task, env, _divide_by_zero)
+
+
+def hanging(task: int, env: int) -> SingleEnv:
+    return MisbehavingEnv(task, env, lambda: time.sleep(3600))
+
+
+def exiting(task: int, env: int) -> SingleEnv:
+    return MisbehavingEnv(task, env, lambda: os._exit(7))
+
+
+def raising_at_construction(task: int, env: int) -> SingleEnv:
+    if (task, env) == (1, 1):
+        _divide_by_zero()
+    return CountingEnv(task, env)
+
+
+def _divide_by_zero() -> float:
+    return 1 / 0

@@ -1,0 +1,65 @@
+"""Names of environments: their forms, their errors, and that asking costs nothing."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mtrl import envs
+
+
+@pytest.mark.parametrize(
+    ("name", "suite", "tasks"),
+    [
+        ("mt10", "mt10", None),
+        ("toy_scaled", "toy_scaled", None),
+        ("mt10:push-v3,reach-v3", "mt10", ("push-v3", "reach-v3")),
+        ("mt1:sweep-v3", "mt1", ("sweep-v3",)),
+        ("reach-v3", "mt50", ("reach-v3",)),
+        ("sweep-v3,assembly-v3", "mt50", ("sweep-v3", "assembly-v3")),
+    ],
+)
+def test_every_form_of_a_name_is_parsed_and_valid(name, suite, tasks):
+    assert envs.parse(name) == (suite, tasks)
+    envs.check(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mt11", "unknown environment 'mt11'. Did you mean 'mt1"),
+        ("MT10", "unknown environment 'MT10'"),
+        ("push", "unknown environment 'push'. Did you mean 'push-v3'"),
+        ("toi", "Did you mean 'toy'"),
+        ("push-v4", "'push-v4'. Did you mean 'push-v3'"),
+        ("mt10:push-v3,reach-v2", "unknown task of mt10 'reach-v2'. Did you mean 'reach-v3'"),
+        ("mt10:sweep-v3", "unknown task of mt10 'sweep-v3'"),
+        ("mt10:", "unknown task of mt10 ''"),
+        ("mt12:reach-v3", "unknown environment 'mt12'. Did you mean 'mt1"),
+        ("mt1", "'mt1' needs a task, as in 'mt1:reach-v3'"),
+        ("reach-v3,push-v3,reach-v3", "names reach-v3 more than once"),
+        ("toy:a,a", "names a more than once"),
+    ],
+)
+def test_an_invalid_name_says_what_is_expected(name, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the message is compared as text
+        envs.check(name)
+    assert message in str(error.value)
+
+
+def test_make_refuses_an_invalid_name():
+    with pytest.raises(ValueError, match="mt10"):
+        envs.make("mt11")
+
+
+def test_suites_are_listed():
+    assert envs.names() == ("toy", "toy_scaled", "mt1", "mt10", "mt25", "mt50")
+
+
+def test_names_are_checked_without_heavy_imports():
+    code = (
+        "import sys, mtrl.envs as envs; envs.check('mt10:reach-v3'); envs.names();"
+        "print([name for name in ('torch', 'numpy', 'mujoco', 'metaworld', 'gymnasium') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

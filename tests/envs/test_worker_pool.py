@@ -1,0 +1,177 @@
+"""How worker processes fail and end: an error that names the environment, and nothing left behind."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtrl.envs.worker_pool import WorkerError
+from mtrl.envs.workers import WorkerVectorEnv
+from tests.envs.fakes import counting, exiting, hanging, raising, raising_at_construction
+from tests.envs.harness import make_spec, vector_env, wait_until_gone
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+STAY = np.zeros((3, 2, 1), np.float32)
+
+PARENT = """
+from mtrl.envs.shared_arrays import Sizes
+from mtrl.envs.worker_pool import Rows, WorkerPool
+from mtrl.envs.worker_process import Command
+from tests.envs.fakes import hanging
+rows = Rows(task_names=("north", "east", "south"), envs_per_task=2)
+sizes = Sizes(rows=6, obs_dim=4, action_dim=1, workers=2)
+pool = WorkerPool(rows, sizes, hanging, timeout=60, startup_timeout=60)
+pool.ask(Command.RESET)
+print(*pool.process_ids, flush=True)
+{then}
+"""
+
+
+def open_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def shared_memory_names():
+    return set(Path("/dev/shm").iterdir())
+
+
+def assert_fails(make_env, match, **options):
+    with vector_env(make_env, workers=2, **options) as env:
+        env.reset()
+        env.step(STAY)
+        with pytest.raises(WorkerError, match=match) as error:
+            env.step(STAY)
+        assert wait_until_gone(env.process_ids)
+        with pytest.raises(RuntimeError, match="closed"):
+            env.step(STAY)
+    return str(error.value)
+
+
+def test_an_exception_arrives_with_task_env_and_traceback():
+    message = assert_fails(raising, "task 'east', env 0")
+    assert "in _divide_by_zero" in message
+    assert "ZeroDivisionError" in message
+
+
+def test_an_exception_at_construction_arrives_with_task_and_env():
+    with (
+        pytest.raises(WorkerError, match=r"(?s)task 'east', env 1.*ZeroDivisionError"),
+        vector_env(raising_at_construction),
+    ):
+        pass
+
+
+def test_an_exiting_worker_is_reported_with_task_env_and_code():
+    assert_fails(exiting, "task 'east', env 0.*exit code 7")
+
+
+def test_a_hanging_worker_is_reported_with_task_and_env():
+    assert_fails(hanging, "'step' within 0.5 s.*task 'east', env 0.*hangs", timeout=0.5)
+
+
+def test_a_killed_worker_is_reported_with_its_tasks():
+    with vector_env(workers=2) as env:
+        env.reset()
+        os.kill(env.process_ids[1], signal.SIGKILL)
+        start = time.monotonic()
+        with pytest.raises(WorkerError, match=r"'north', env 1; task 'east', env 1; .*worker 1.*killed by SIGKILL"):
+            env.step(STAY)
+        assert time.monotonic() - start < 5
+        assert wait_until_gone(env.process_ids)
+
+
+def test_an_interrupted_step_ends_the_workers():
+    def interrupt(_signal, _frame):
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with vector_env(hanging, workers=2) as env:
+            env.reset()
+            env.step(STAY)
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with pytest.raises(KeyboardInterrupt):
+                env.step(STAY)
+            assert wait_until_gone(env.process_ids)
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+
+
+def test_workers_survive_the_signals_of_a_terminal_and_a_scheduler():
+    with vector_env() as env:
+        env.reset()
+        for pid in env.process_ids:
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+        assert env.step(STAY).valid.all()
+
+
+def test_close_ends_all_and_can_be_repeated():
+    gc.collect()  # what earlier tests left must not be counted
+    names, descriptors = shared_memory_names(), open_descriptors()
+    with vector_env(workers=2) as env:
+        env.reset()
+        env.close()
+        assert wait_until_gone(env.process_ids)
+        env.close()
+    del env
+    gc.collect()
+    assert open_descriptors() == descriptors
+    assert shared_memory_names() <= names
+
+
+def test_a_forgotten_env_takes_its_workers_along():
+    env = WorkerVectorEnv(make_spec(), counting, seed=0, workers=2)
+    pids = env.process_ids
+    del env
+    gc.collect()
+    assert wait_until_gone(pids)
+
+
+def test_an_env_outlives_the_thread_that_made_it():
+    made = []
+    thread = threading.Thread(target=lambda: made.append(WorkerVectorEnv(make_spec(), counting, seed=0, workers=2)))
+    thread.start()
+    thread.join()
+    with made[0] as env:
+        env.reset()
+        assert env.step(STAY).valid.all()
+
+
+def start_parent(then):
+    command = [sys.executable, "-c", PARENT.format(then=then)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    pids = tuple(map(int, process.stdout.readline().split()))
+    assert len(pids) == 2
+    process.stdout.close()
+    return process, pids
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        pytest.param("import time; time.sleep(3600)", id="idle workers"),
+        pytest.param("for _ in range(2): pool.ask(Command.STEP)", id="a busy worker"),
+    ],
+)
+def test_a_killed_parent_leaves_no_workers(then):
+    process, pids = start_parent(then)
+    process.kill()
+    process.wait()
+    assert wait_until_gone(pids)
+
+
+def test_a_parent_that_just_ends_leaves_no_workers():
+    process, pids = start_parent("")
+    assert process.wait() == 0
+    assert wait_until_gone(pids)
