@@ -1,0 +1,60 @@
+"""Reads the reference vectors of tests/data."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+class Vector(NamedTuple):
+    """What published code returned for one Jacobian."""
+
+    name: str
+    case: str
+    jacobian: Tensor
+    preference: Tensor | None
+    hyperparameters: dict[str, Any]
+    status: str
+    gradient: Tensor | None
+    weights: Tensor | None
+    orders: list[list[int]] | None
+    rtol: float
+    atol: float
+
+
+def load(file: str) -> list[Vector]:
+    """Return all vectors of tests/data/`file`.json."""
+    content = json.loads((DATA / f"{file}.json").read_text())
+    return [_read(entry, content["cases"][entry["case"]]) for entry in content["vectors"]]
+
+
+def _read(entry: dict[str, Any], case: dict[str, Any]) -> Vector:
+    return Vector(
+        name=entry["name"],
+        case=entry["case"],
+        jacobian=_tensor(case["jacobian"]),
+        preference=_tensor(case["preference"]) if "preference" in case else None,
+        hyperparameters=entry["hyperparameters"],
+        status=entry["status"],
+        gradient=_tensor(entry["gradient"]) if "gradient" in entry else None,
+        weights=_tensor(entry["weights"]) if "weights" in entry else None,
+        orders=entry.get("orders"),
+        rtol=entry.get("tolerance", {}).get("rtol", 0.0),
+        atol=entry.get("tolerance", {}).get("atol", 0.0),
+    )
+
+
+def _tensor(values: list[Any]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def assert_close(found: Tensor, expected: Tensor, *, rtol: float, atol: float) -> None:
+    """Assert norm(found - expected) <= atol + rtol * norm(expected)."""
+    error, bound = (found - expected).norm(), atol + rtol * expected.norm()
+    assert error <= bound, (
+        f"error {error:.3e} exceeds {bound:.3e}; norm {found.norm():.6e}, expected {expected.norm():.6e}"
+    )
