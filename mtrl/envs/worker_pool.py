@@ -2,12 +2,14 @@
 
 Plain child processes instead of `multiprocessing`: its workers import the user's main module (and with it torch, 200 MB
 each), need a main guard in every script, and leave a fork server and a resource tracker behind. These inherit two
-descriptors, a connection and the shared memory, and end when the first closes.
+descriptors, a connection and the shared memory, and end when the first closes. POSIX only.
 """
 
 import contextlib
 import json
 import os
+import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -16,11 +18,11 @@ import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 from mtrl.envs.shared_arrays import IDLE, SharedArrays, Sizes, allocate, attach
-from mtrl.envs.worker_process import Command, EnvFactory, Job, Reply
+from mtrl.envs.worker_process import SUCCESS, Command, EnvFactory, Job, Reply
 
 BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[5]); from mtrl.envs.worker_process import main; main()"
 """A worker finds modules where its parent does, tests and user code included."""
@@ -52,7 +54,7 @@ class Rows:
         return f"task {self.task_names[task]!r}, env {env}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Worker:
     index: int
     rows: tuple[int, ...]
@@ -78,19 +80,28 @@ class WorkerPool:
         self._rows = rows
         self._timeout = timeout
         self._workers: list[_Worker] = []
-        self._finalizer = weakref.finalize(self, _end, self._workers, os.getpid())
+        self._by_descriptor: dict[int, _Worker] = {}
+        self._poller = select.poll()
+        self._owner = os.getpid()
+        self._finalizer = weakref.finalize(self, _end, self._workers, self._owner)
         memory = allocate(sizes)
         try:
             self.arrays: SharedArrays = attach(memory, sizes)
             for index in range(sizes.workers):
-                self._workers.append(_start(index, tuple(range(len(rows)))[index :: sizes.workers], memory))
-            jobs = [
-                Job(worker=w.index, rows=w.rows, envs_per_task=rows.envs_per_task, make_env=make_env, sizes=sizes)
-                for w in self._workers
-            ]
-            self._exchange("start", jobs, startup_timeout)
+                worker = _start(index, tuple(range(len(rows)))[index :: sizes.workers], memory)
+                self._workers.append(worker)
+                self._by_descriptor[worker.connection.fileno()] = worker
+                self._poller.register(worker.connection, select.POLLIN)
+        except BaseException:
+            self._finalizer()
+            raise
         finally:
             os.close(memory)
+        jobs = [
+            Job(worker=worker.index, rows=worker.rows, envs_per_task=rows.envs_per_task, make_env=make_env, sizes=sizes)
+            for worker in self._workers
+        ]
+        self._exchange("start", [pickle.dumps(job) for job in jobs], startup_timeout)
 
     @property
     def is_closed(self) -> bool:
@@ -108,26 +119,29 @@ class WorkerPool:
         Raises:
             WorkerError: A worker failed, died, or did not answer in time. The pool is closed then.
         """
-        return self._exchange(command.value, [(command, None)] * len(self._workers), self._timeout)
+        return self._exchange(command.value, [pickle.dumps((command, None))] * len(self._workers), self._timeout)
 
     def ask_rows(self, command: Command, payload: Sequence[Any]) -> list[Any]:
         """Send each worker the command with the items of `payload` that belong to its rows. Else like `ask`."""
-        messages = [(command, {row: payload[row] for row in worker.rows}) for worker in self._workers]
-        return self._exchange(command.value, messages, self._timeout)
+        parts = [{row: payload[row] for row in worker.rows} for worker in self._workers]
+        return self._exchange(command.value, [pickle.dumps((command, part)) for part in parts], self._timeout)
 
     def close(self) -> None:
-        """End all processes. Safe to call twice."""
-        if self._finalizer.detach() and self._workers:
+        """End all processes. Safe to call twice; does nothing in a fork of the process that started them."""
+        if self.is_closed or os.getpid() != self._owner:
+            return
+        try:
             _close_orderly(self._workers)
-            _end(self._workers, os.getpid())
+        finally:
+            self._finalizer()
 
-    def _exchange(self, what: str, messages: Sequence[Any], timeout: float) -> list[Any]:
+    def _exchange(self, what: str, messages: Sequence[bytes], timeout: float) -> list[Any]:
         if self.is_closed:
             raise RuntimeError("the vector environment is closed")
         try:
             for worker, message in zip(self._workers, messages, strict=True):
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died; `_receive` says how
-                    worker.connection.send(message)
+                    worker.connection.send_bytes(message)
             return self._collect(what, timeout)
         except BaseException:  # an interrupted exchange cannot be continued: answers would be taken for others
             self._finalizer()
@@ -135,22 +149,26 @@ class WorkerPool:
 
     def _collect(self, what: str, timeout: float) -> list[Any]:
         deadline = time.monotonic() + timeout
-        pending = {worker.connection: worker for worker in self._workers}
+        pending = dict.fromkeys(self._workers)
         results: list[Any] = [None] * len(self._workers)
         while pending:
-            ready = wait(list(pending), max(0.0, deadline - time.monotonic()))
+            ready = self._poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
             if not ready:
-                raise WorkerError(self._describe_hang(list(pending.values()), what, timeout))
-            for connection in ready:
-                worker = pending.pop(connection)  # pyright: ignore[reportArgumentType] - `wait` returns what it got
-                results[worker.index] = self._receive(worker)
+                raise WorkerError(self._describe_hang(list(pending), what, timeout))
+            for descriptor, _ in ready:
+                worker = self._by_descriptor[descriptor]
+                results[worker.index] = self._receive(worker)  # raises if it answered before and then died
+                pending.pop(worker)
         return results
 
     def _receive(self, worker: _Worker) -> Any:
         try:
-            reply: Reply = worker.connection.recv()
+            answer = worker.connection.recv_bytes()
         except (EOFError, ConnectionResetError):
             raise WorkerError(self._describe_death(worker)) from None
+        if answer == SUCCESS:
+            return None
+        reply: Reply = pickle.loads(answer)
         if reply.failure is not None:
             where = self._rows.describe(reply.row) if reply.row != IDLE else "no environment"
             raise WorkerError(f"{where}: failed in {_name(worker)}:\n\n{reply.failure}")

@@ -6,6 +6,7 @@ This module and everything it imports stays free of torch: a worker holds the si
 import ctypes
 import enum
 import os
+import pickle
 import select
 import signal
 import sys
@@ -96,6 +97,10 @@ class Reply(NamedTuple):
     row: int = IDLE
 
 
+SUCCESS = pickle.dumps(Reply())
+"""The answer to a step, ready to be sent and recognised."""
+
+
 def main() -> None:
     """Serve the parent until it closes the connection or ends. The arguments come from `worker_pool`."""
     connection_descriptor, memory_descriptor, parent, signal_on_death = map(int, sys.argv[1:5])
@@ -141,7 +146,7 @@ def _serve(connection: Connection, worker: "_Worker") -> None:
             reply = Reply(handler(payload))
         except Exception:  # noqa: BLE001 - whatever an environment raises is the parent's to report
             reply = Reply(failure=traceback.format_exc(), row=worker.busy_with)
-        connection.send(reply)
+        connection.send_bytes(SUCCESS if reply.result is None and not reply.failure else pickle.dumps(reply))
         if handler == worker.close or reply.failure:
             return
         command, payload = connection.recv()

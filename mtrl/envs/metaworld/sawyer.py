@@ -49,6 +49,7 @@ class SawyerEnv:
         mujoco.set_mju_user_warning(_LOGGER.warning)  # MuJoCo's own way is a file in the current directory
         env_class = ALL_V3_ENVIRONMENTS[task_name]
         self._env: SawyerXYZEnv = env_class(reward_function_version="v2")
+        self._signs = [self._env.data.warning[sign] for sign in UNSTABLE]  # live: MuJoCo counts in them
         self._tasks = [_stock_task(task_name, env_class, vector) for vector in goals]
         self._goal = -1
         self._last_obs = np.zeros(0, np.float32)
@@ -87,7 +88,7 @@ class SawyerEnv:
     def _is_stable(self, obs: Float[np.ndarray, " obs"], reward: float) -> bool:
         if self._env._did_see_sim_exception or not (np.isfinite(obs).all() and np.isfinite(reward)):  # noqa: SLF001
             return False
-        return not any(self._env.data.warning[sign].number for sign in UNSTABLE)
+        return not any(sign.number for sign in self._signs)
 
 
 def _stock_task(task_name: str, env_class: type[SawyerXYZEnv], vector: Float[np.ndarray, " vector"]) -> Task:

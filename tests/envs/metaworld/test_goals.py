@@ -57,6 +57,7 @@ def test_goals_equal_those_of_stock_mt1(task):
 
 @pytest.mark.mujoco
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("suite", ["mt10", "mt25", "mt50"])
 def test_goals_equal_those_of_the_stock_benchmark(suite):
     benchmark = {"mt10": metaworld.MT10, "mt25": metaworld.MT25, "mt50": metaworld.MT50}[suite]
