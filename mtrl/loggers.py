@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
@@ -21,7 +20,10 @@ _IMAGE_PIXELS = 256
 class JsonLines:
     """Appends one JSON object per record to a file; a torn last line is the most a crash can cost."""
 
-    def __init__(self, path: Path, task_names: Sequence[str]) -> None:
+    def __init__(self, path: Path, task_names: Sequence[str], first_step: int) -> None:
+        """Open the file; on resuming, drop what a run that was cut off wrote after `first_step`."""
+        if path.exists():
+            _drop_records_after(path, first_step)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._task_names = task_names
 
@@ -42,7 +44,7 @@ class TensorBoard:
 
     def __init__(self, folder: Path, task_names: Sequence[str], first_step: int) -> None:
         """Open a writer; on resuming, points after `first_step` from a run that was cut off are hidden."""
-        purge_step = first_step if first_step > 0 else None
+        purge_step = first_step + 1 if first_step > 0 else None
         self._writer = SummaryWriter(str(folder), flush_secs=_FLUSH_SECONDS, purge_step=purge_step)
         self._task_names = task_names
 
@@ -63,8 +65,8 @@ class TensorBoard:
 class Console:
     """Tells a person how the run goes: a status line on a terminal, a line per evaluation in any case."""
 
-    def __init__(self, total_steps: int, task_names: Sequence[str], stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
+    def __init__(self, total_steps: int, task_names: Sequence[str]) -> None:
+        self._stream = sys.stdout
         self._is_terminal = self._stream.isatty()
         self._total_steps = total_steps
         self._task_names = task_names
@@ -140,6 +142,21 @@ def heat_map(matrix: np.ndarray) -> np.ndarray:
     image = np.stack([np.where(clipped < 0, fading, 1), fading, np.where(clipped > 0, fading, 1)], axis=-1)
     scale = max(1, _IMAGE_PIXELS // len(matrix))
     return (255 * image).astype(np.uint8).repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _drop_records_after(path: Path, step: int) -> None:
+    """Rewrite the file without records after `step`, and without a torn last line."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if record["step"] <= step:
+            kept.append(line + "\n")
+    rewritten = path.with_suffix(".tmp")
+    rewritten.write_text("".join(kept), encoding="utf-8")
+    rewritten.replace(path)
 
 
 def _plain(value: float | np.ndarray) -> object:

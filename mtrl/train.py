@@ -21,9 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(sys.argv[1:] if argv is None else argv)
     # Imported only after the command line was found right: torch takes seconds.
     from mtrl.envs.workers import WorkerError
+    from mtrl.memory import keep_freed_memory
     from mtrl.signals import StopRequest
     from mtrl.trainer import NonFiniteError
 
+    keep_freed_memory()
     stop = StopRequest()
     stop.install()
     trainer = None

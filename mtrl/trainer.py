@@ -117,7 +117,10 @@ class Trainer:
         self.obs = self._load(resume_from) if resume_from else env.reset().copy()
         names = env.spec.task_names
         self._console = Console(config.total_steps, names)
-        self._loggers = (JsonLines(run_dir / "metrics.jsonl", names), TensorBoard(run_dir, names, self.step_count))
+        self._loggers = (
+            JsonLines(run_dir / "metrics.jsonl", names, self.step_count),
+            TensorBoard(run_dir, names, self.step_count),
+        )
         self._last_record = _Progress()
 
     @property

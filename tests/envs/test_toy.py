@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+
+from mtrl.envs.toy import DIRECTIONS, SCALED_REWARDS, make
+
+TASKS = tuple(DIRECTIONS)
+
+
+def build(name="toy", tasks=None, seed=0, goal_seed=0, envs_per_task=2):
+    return make(name, tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, workers=None)
+
+
+def toward_goal(obs):
+    """A policy that knows the task: accelerate to the goal and brake on arrival."""
+    direction = 0.7 * np.array([DIRECTIONS[task] for task in TASKS])[:, None]
+    return 10 * (direction + obs[..., 4:6] - obs[..., :2] - obs[..., 2:4])
+
+
+def test_the_same_first_observation_asks_for_opposite_actions():
+    env = build()
+    obs = env.reset(np.zeros((4, 2), dtype=int))
+    assert not obs[..., :4].any()  # position and velocity alike in all tasks
+    actions = toward_goal(obs)[:, 0]
+    assert actions[0] @ actions[2] < 0
+    assert actions[1] @ actions[3] < 0
+
+
+def test_the_right_policy_solves_every_goal_and_no_action_solves_none():
+    for policy, expected in ((toward_goal, True), (lambda obs: np.zeros((4, 50, 2)), False)):
+        env = build(envs_per_task=50)
+        obs = env.reset(np.tile(np.arange(50), (4, 1)))
+        for _ in range(50):
+            step = env.step(policy(obs))
+            obs = step.obs
+        assert step.truncated.all()
+        assert (step.success == expected).all()
+
+
+def test_episodes_are_cut_after_50_steps_and_never_terminate():
+    env = build()
+    env.reset()
+    for time in range(1, 101):
+        step = env.step(np.zeros((4, 2, 2)))
+        assert (step.truncated == (time % 50 == 0)).all()
+        assert not step.terminated.any()
+
+
+def test_final_obs_is_the_true_successor_and_obs_starts_the_next_episode():
+    env = build()
+    env.reset()
+    for _ in range(50):
+        step = env.step(np.ones((4, 2, 2)))
+    assert (step.final_obs[..., :2] > 0.9).all()  # ran into the corner
+    assert not step.obs[..., :4].any()  # back at the start
+
+
+def test_goal_belongs_to_the_episode_of_the_step():
+    env = build()
+    first = np.arange(8).reshape(4, 2)
+    env.reset(first)
+    goals = [env.step(np.zeros((4, 2, 2))).goal.copy() for _ in range(51)]
+    assert (goals[49] == first).all()
+    assert (goals[50] != first).any()
+
+
+def test_goal_streams_of_tasks_and_copies_differ():
+    env = build()
+    draws = []
+    for _ in range(20):
+        env.reset()
+        draws.append(env.step(np.zeros((4, 2, 2))).goal.reshape(-1).copy())
+    streams = np.array(draws).T
+    assert len({tuple(stream) for stream in streams}) == 8
+
+
+def test_goals_depend_on_goal_seed_and_not_on_seed_or_the_other_tasks():
+    def offsets(**options):
+        env = build(**options)
+        count = env.spec.num_tasks
+        return env.reset(np.full((count, 2), 3))[..., 4:]
+
+    assert np.array_equal(offsets(seed=0), offsets(seed=1))
+    assert not np.array_equal(offsets(goal_seed=0), offsets(goal_seed=1))
+    assert np.array_equal(offsets()[2:3], offsets(tasks=("reach-west",)))
+
+
+def test_scaled_rewards_are_increasing_functions_of_the_plain_ones():
+    plain, scaled = build("toy"), build("toy_scaled")
+    plain.reset()
+    scaled.reset()
+    generator = np.random.default_rng(0)
+    rewards = []
+    for _ in range(50):
+        action = generator.uniform(-1, 1, (4, 2, 2))
+        rewards.append((plain.step(action).reward.copy(), scaled.step(action).reward.copy()))
+    first, second = (np.array(column).transpose(1, 0, 2).reshape(4, -1) for column in zip(*rewards, strict=True))
+    for index, task in enumerate(TASKS):
+        order = np.argsort(first[index], kind="stable")
+        assert (np.diff(second[index][order]) >= 0).all(), task
+        np.testing.assert_allclose(SCALED_REWARDS[task](first[index].astype(float)), second[index], rtol=1e-4)
+
+
+def test_state_restores_the_middle_of_an_episode_exactly():
+    env, twin = build(), build(seed=9)
+    env.reset()
+    generator = np.random.default_rng(1)
+    for _ in range(30):
+        env.step(generator.uniform(-1, 1, (4, 2, 2)))
+    obs = twin.set_state(env.get_state())
+    for _ in range(60):  # crosses into an episode with a drawn goal
+        action = generator.uniform(-1, 1, (4, 2, 2))
+        ours, theirs = env.step(action), twin.step(action)
+        assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert obs.shape == (4, 2, 6)
+
+
+def test_wrong_actions_goals_and_tasks_are_refused_by_name():
+    env = build()
+    env.reset()
+    action = np.zeros((4, 2, 2))
+    action[1, 0, 1] = np.nan
+    with pytest.raises(ValueError, match="'reach-north', environment 0, component 1 is nan"):
+        env.step(action)
+    with pytest.raises(ValueError, match="got 0 to 50"):
+        env.reset(np.array([[0, 50]] * 4))
+    with pytest.raises(ValueError, match="Did you mean 'reach-east'"):
+        build(tasks=("reach-easst",))

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from mtrl.envs.toy import make
+from mtrl.evaluator import evaluate, spread_goals
+from mtrl.interfaces import EnvSpec, Step
+
+
+class CountingEnv:
+    """Episodes end after 3 + goal steps; reward is 1 + 10 * task; solved only in the middle step 2 for odd goals."""
+
+    def __init__(self, envs_per_task):
+        self.spec = EnvSpec(
+            task_names=("a", "b"),
+            envs_per_task=envs_per_task,
+            obs_dim=1,
+            action_dim=1,
+            max_episode_steps=20,
+            num_goals=8,
+        )
+        self.started = []
+
+    def reset(self, goal=None):
+        self.goal = goal.copy()
+        self.started += [tuple(pair) for pair in np.stack([np.indices(goal.shape)[0], goal], -1).reshape(-1, 2)]
+        self.time = np.zeros(goal.shape, dtype=int)
+        return self.time[..., None].astype(np.float32)
+
+    def step(self, action):
+        self.time += 1
+        ended = self.time == 3 + self.goal
+        success = (self.time == 2) & (self.goal % 2 == 1)
+        goal = self.goal.copy()
+        reward = np.where(self.time > 0, 1.0, 0.0) + 10 * np.arange(2)[:, None]
+        valid = ~((goal == 5) & (self.time == 1))
+        self.time[ended] = -50  # the next episode, which must not count
+        obs = self.time[..., None].astype(np.float32)
+        never = np.zeros_like(ended)
+        return Step(obs, obs, reward.astype(np.float32), ended, never, success, goal, valid)
+
+    def get_state(self):
+        return {}
+
+    def set_state(self, state):
+        raise AssertionError("an evaluation restores nothing")
+
+    def close(self):
+        pass
+
+
+def no_action(obs):
+    return np.zeros((*obs.shape[:2], 1), dtype=np.float32)
+
+
+@pytest.mark.parametrize("envs_per_task", [1, 3, 8])
+def test_every_goal_of_every_task_is_run_once_and_lands_in_its_place(envs_per_task):
+    goals = np.array([0, 1, 2, 3, 4])
+    result = evaluate(CountingEnv(envs_per_task), no_action, goals)
+    # An episode with goal g has 3 + g steps of reward 1 + 10 * task.
+    np.testing.assert_allclose(result.returns, np.outer([1, 11], 3 + goals))
+    assert (result.success == (goals % 2 == 1)).all()
+    assert not result.success_at_end.any()  # solved in the middle only
+
+
+def test_an_episode_with_an_invalid_step_counts_as_failed():
+    result = evaluate(CountingEnv(1), no_action, np.array([5, 7]))
+    assert result.success.tolist() == [[False, True], [False, True]]
+
+
+def test_goals_are_spread_over_all_and_always_the_same():
+    assert spread_goals(50, 50).tolist() == list(range(50))
+    assert spread_goals(50, 5).tolist() == [0, 12, 24, 37, 49]
+    assert len(set(spread_goals(50, 37).tolist())) == 37
+
+
+@pytest.mark.parametrize("count", [0, 51])
+def test_a_number_of_goals_outside_the_range_is_refused(count):
+    with pytest.raises(ValueError, match="between 1 and 50"):
+        spread_goals(50, count)
+
+
+def test_results_do_not_depend_on_how_many_copies_run_side_by_side():
+    def run(envs_per_task):
+        env = make("toy", None, seed=0, goal_seed=0, envs_per_task=envs_per_task, workers=None)
+        return evaluate(env, lambda obs: 0.3 - obs[..., :2], np.arange(7))
+
+    one, four = run(1), run(4)
+    assert all(np.array_equal(a, b) for a, b in zip(one, four, strict=True))

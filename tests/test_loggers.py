@@ -1,0 +1,107 @@
+import json
+import time
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mtrl.loggers import Console, JsonLines, TensorBoard, duration, flatten, heat_map
+
+TASKS = ("reach", "push")
+VALUES = {"success": np.array([0.25, 1.0]), "speed": 3.5, "cosine": np.array([[1.0, -0.5], [-0.5, 1.0]])}
+
+
+def read_events(folder):
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
+    events.Reload()
+    return events
+
+
+def test_tensorboard_holds_one_curve_per_task_and_matrices_as_images(tmp_path):
+    board = TensorBoard(tmp_path, TASKS, first_step=0)
+    board.write("train", 100, VALUES)
+    board.write("train", 200, {"speed": 4.5})
+    board.close()
+    events = read_events(tmp_path)
+    assert set(events.Tags()["scalars"]) == {"success/reach", "success/push", "speed"}
+    assert [(point.step, point.value) for point in events.Scalars("speed")] == [(100, 3.5), (200, 4.5)]
+    assert events.Scalars("success/push")[0].value == 1.0
+    assert events.Tags()["images"] == ["cosine"]
+
+
+def test_tensorboard_hides_what_a_cut_off_run_wrote_after_its_checkpoint(tmp_path, monkeypatch):
+    first = TensorBoard(tmp_path, TASKS, first_step=0)
+    for step in (100, 200, 300):
+        first.write("train", step, {"speed": float(step)})
+    first.close()
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 60)  # files are read in the order of the second in their names
+    second = TensorBoard(tmp_path, TASKS, first_step=200)
+    second.write("train", 300, {"speed": 1.0})
+    second.close()
+    points = [(point.step, point.value) for point in read_events(tmp_path).Scalars("speed")]
+    assert points == [(100, 100.0), (200, 200.0), (300, 1.0)]
+
+
+def test_json_lines_hold_the_same_numbers_and_null_for_what_is_not_finite(tmp_path):
+    log = JsonLines(tmp_path / "metrics.jsonl", TASKS, first_step=0)
+    log.write("train", 100, VALUES)
+    log.write("evaluation", 200, {"success": np.array([np.nan, 0.5])})
+    log.close()
+    first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert (first["kind"], first["step"], first["success/reach"], first["speed"]) == ("train", 100, 0.25, 3.5)
+    assert first["cosine"] == [[1.0, -0.5], [-0.5, 1.0]]
+    assert (second["kind"], second["success/reach"], second["success/push"]) == ("evaluation", None, 0.5)
+
+
+def test_json_lines_drop_what_a_cut_off_run_wrote_after_its_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = JsonLines(path, TASKS, first_step=0)
+    for step in (100, 200, 300):
+        log.write("train", step, {"run": 1.0})
+    log.close()
+    path.write_text(path.read_text() + '{"kind": "train", "step": 15')  # torn by a crash
+    log = JsonLines(path, TASKS, first_step=200)
+    log.write("train", 300, {"run": 2.0})
+    log.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["step"], line["run"]) for line in lines] == [(100, 1.0), (200, 1.0), (300, 2.0)]
+
+
+def test_a_value_per_task_must_name_every_task():
+    with pytest.raises(ValueError, match="zip"):
+        flatten({"success": np.zeros(3)}, TASKS)
+
+
+def test_without_a_terminal_there_is_one_line_per_evaluation(capsys):
+    console = Console(1000, TASKS)
+    for step in range(0, 500, 10):
+        console.status(step, "learning")
+    console.evaluation(500, np.array([0.25, 0.75]), np.array([1.0, 3.0]))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("500/1,000 steps (50.0%)")
+    assert "success 0.500, worst 0.25 reach" in line
+    assert "return 2.0" in line
+
+
+def test_on_a_terminal_the_status_line_is_redrawn_in_place(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    Console(1000, TASKS).status(10, "learning")
+    printed = capsys.readouterr().out
+    assert printed.startswith("\r\033[K10/1,000 steps")
+    assert "\n" not in printed
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0s"), (59.6, "1m 00s"), (3661.0, "1h 01m"), (90_000.0, "1d 1h"), (125.0, "2m 05s")]
+)
+def test_durations_are_written_in_two_units(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_heat_map_colours():
+    image = heat_map(np.array([[1.0, -1.0], [0.0, np.nan]]))
+    assert image.shape == (256, 256, 3)
+    assert image[0, 0].tolist() == [255, 0, 0]
+    assert image[0, -1].tolist() == [0, 0, 255]
+    assert image[-1, 0].tolist() == image[-1, -1].tolist() == [255, 255, 255]

@@ -1,0 +1,243 @@
+"""The loop, with the real toy suite, replay and agent, small enough for seconds."""
+
+import functools
+import json
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mtrl.agents.mtsac import MTSAC
+from mtrl.aggregators import make
+from mtrl.checkpoint import latest, load
+from mtrl.envs.toy import make as make_toy
+from mtrl.interfaces import Step
+from mtrl.networks.mlp import MLP
+from mtrl.replay import Replay
+from mtrl.signals import StopRequest
+from mtrl.timing import Stopwatch
+from mtrl.trainer import Config, EpisodeStatistics, NonFiniteError, Trainer
+
+CPU = torch.device("cpu")
+TASKS = ("reach-east", "reach-west")
+SMALL = {
+    "total_steps": 400,
+    "warmup_steps": 50,
+    "eval_every": 200,
+    "eval_goals": 2,
+    "log_every": 100,
+    "checkpoint_every": 200,
+    "envs_per_task": 2,
+}
+
+
+def build(run_dir, aggregator="aligned", resume_from=None, **options):
+    config = Config(**(SMALL | options))
+    env = make_toy("toy", TASKS, seed=config.seed, goal_seed=0, envs_per_task=config.envs_per_task, workers=None)
+    eval_env = make_toy("toy", TASKS, seed=config.seed, goal_seed=0, envs_per_task=1, workers=None)
+    stopwatch = Stopwatch()
+    agent = MTSAC(
+        MTSAC.Config(batch_size=8),
+        spec=env.spec,
+        make_network=functools.partial(MLP, MLP.Config(hidden_dims=(16,))),
+        critic_aggregator=make(aggregator),
+        actor_aggregator=make(aggregator),
+        device=CPU,
+        seed=config.seed,
+        stopwatch=stopwatch,
+    )
+    run_dir.mkdir(exist_ok=True)
+    return Trainer(
+        config,
+        env=env,
+        eval_env=eval_env,
+        agent=agent,
+        replay=Replay(env.spec, 1000, CPU, config.seed),
+        batch_size=8,
+        device=CPU,
+        run_dir=run_dir,
+        stopwatch=stopwatch,
+        resume_from=resume_from,
+    )
+
+
+def train(run_dir, **options):
+    trainer = build(run_dir, **options)
+    trainer.run(StopRequest())
+    trainer.close()
+    return trainer
+
+
+def records(run_dir, kind):
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def assert_same_state(a, b):
+    """Compare two trees of tensors, arrays and numbers bit by bit."""
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same_state(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same_state(x, y)
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, np.ndarray):
+        assert np.array_equal(a, b)
+    else:
+        assert a == b
+
+
+def everything(trainer):
+    return [load(latest(trainer.run_dir / "checkpoints"), part) for part in ("agent", "replay", "env", "trainer")]
+
+
+def test_counts_follow_the_configuration(tmp_path):
+    trainer = train(tmp_path / "run")
+    # 400 environment steps are 100 vector steps of 2 tasks x 2 copies; the first 50 per task, 25 vector steps, are
+    # random and without updates; the update of the step that ends the warm-up is the first.
+    assert trainer.step_count == 400
+    assert trainer.update_count == 100 - 25 + 1
+    assert trainer.replay.size.tolist() == [200, 200]
+
+
+def test_records_come_at_every_multiple_and_the_end(tmp_path):
+    train(tmp_path / "run", total_steps=450)
+    assert [line["step"] for line in records(tmp_path / "run", "train")] == [100, 200, 300, 400, 452]
+    assert [line["step"] for line in records(tmp_path / "run", "evaluation")] == [200, 400, 452]
+
+
+def test_nothing_is_recorded_twice_where_the_end_is_a_multiple(tmp_path):
+    train(tmp_path / "run")
+    assert [line["step"] for line in records(tmp_path / "run", "train")] == [100, 200, 300, 400]
+    assert [line["step"] for line in records(tmp_path / "run", "evaluation")] == [200, 400]
+
+
+def test_tensorboard_shows_what_the_run_directory_promises(tmp_path):
+    train(tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run"), size_guidance={"scalars": 0})
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    per_task = (
+        "success", "success_at_end", "return", "train_success", "train_return", "critic_loss", "actor_loss", "temperature",
+        "q", "entropy", "critic_weight", "actor_weight", "critic_gradient_norm", "actor_gradient_norm",
+    )  # fmt: skip
+    overall = (
+        "success/mean", "success/worst", "return/mean", "condition_number/critic", "condition_number/actor",
+        "condition_number_after/critic", "condition_number_after/actor", "conflict_share/critic", "direction_norm/actor",
+        "speed/env_steps_per_second", "speed/updates_per_second", "time_share/critic", "time_share/environments",
+    )  # fmt: skip
+    assert {f"{name}/{task}" for name in per_task for task in TASKS} <= scalars
+    assert set(overall) <= scalars
+    assert {"critic_cosine", "actor_cosine"} <= set(events.Tags()["images"])
+    lines = {line["step"]: line for line in records(tmp_path / "run", "train")}
+    for point in events.Scalars("critic_loss/reach-west"):
+        assert point.value == pytest.approx(lines[point.step]["critic_loss/reach-west"], rel=1e-5)
+
+
+def test_the_condition_number_is_one_after_alignment(tmp_path):
+    train(tmp_path / "run")
+    line = records(tmp_path / "run", "train")[-1]
+    assert line["condition_number/critic"] > 1.01
+    assert line["condition_number_after/critic"] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("aggregator", ["mean", "aligned", "pcgrad"])
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, aggregator):
+    whole = train(tmp_path / "whole", aggregator=aggregator)
+
+    first = build(tmp_path / "parts", aggregator=aggregator)
+    stop = StopRequest()
+    step = first._vector_step
+
+    def stop_in_the_middle_of_an_episode():
+        step()
+        if first.step_count == 260:
+            stop._receive(2, None)
+
+    first._vector_step = stop_in_the_middle_of_an_episode
+    first.run(stop)
+    first.close()
+    assert stop.exit_code == 130
+    checkpoint = latest(tmp_path / "parts" / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.name == "000000000260"
+    second = build(tmp_path / "parts", aggregator=aggregator, resume_from=checkpoint)
+    second.run(StopRequest())
+    second.close()
+    assert_same_state(everything(whole), everything(second))
+
+
+def test_logging_and_evaluating_more_often_changes_nothing_learned(tmp_path):
+    rare = train(tmp_path / "rare", aggregator="pcgrad", log_every=400, eval_every=0)
+    often = train(tmp_path / "often", aggregator="pcgrad", log_every=20, eval_every=40)
+    assert_same_state(rare.agent.state_dict(), often.agent.state_dict())
+
+
+def test_seeds_differ(tmp_path):
+    first, second = train(tmp_path / "a", seed=0), train(tmp_path / "b", seed=1)
+    a, b = first.agent.state_dict()["tensors"], second.agent.state_dict()["tensors"]
+    assert not torch.equal(a["actor.shared.hidden.0.weight"], b["actor.shared.hidden.0.weight"])
+
+
+def poison(trainer):
+    """Make every stored reward of the second task not a number."""
+    trainer.replay._storage[1, :, 6 + 2] = torch.nan
+
+
+def test_a_reward_that_is_no_number_stops_the_run_and_names_component_and_task(tmp_path):
+    trainer = build(tmp_path / "run")
+    for _ in range(30):
+        trainer._vector_step()
+    poison(trainer)
+    with pytest.raises(NonFiniteError, match="critic of reach-west"):
+        trainer.run(StopRequest())
+    trainer.close()
+
+
+def test_skipping_counts_such_updates_and_goes_on(tmp_path):
+    trainer = build(tmp_path / "run", on_nonfinite="skip")
+    for _ in range(30):
+        trainer._vector_step()
+    before = {name: leaf.clone() for name, leaf in trainer.agent.state_dict()["tensors"].items()}
+    poison(trainer)
+    trainer._update()
+    assert trainer.skipped_updates == 1
+    assert_same_state(trainer.agent.state_dict()["tensors"], before)
+    trainer.close()
+
+
+def test_episode_statistics_count_any_success_and_whole_returns():
+    statistics = EpisodeStatistics(num_tasks=2, envs_per_task=1)
+
+    def step(success, reward, ended):
+        column = np.zeros((2, 1))
+        return Step(
+            obs=column[..., None].astype(np.float32),
+            final_obs=column[..., None].astype(np.float32),
+            reward=np.array([[reward], [0.0]], dtype=np.float32),
+            terminated=np.zeros((2, 1), dtype=bool),
+            truncated=np.array([[ended], [False]]),
+            success=np.array([[success], [True]]),
+            goal=np.zeros((2, 1), dtype=np.int64),
+            valid=np.ones((2, 1), dtype=bool),
+        )
+
+    # Two episodes of the first task: returns 1 + 2 + 4 = 7, solved in the middle; then 8, not solved.
+    for success, reward, ended in ((False, 1.0, False), (True, 2.0, False), (False, 4.0, True), (False, 8.0, True)):
+        statistics.add(step(success, reward, ended))
+    values = statistics.pop()
+    np.testing.assert_array_equal(values["train_success"], [0.5, np.nan])
+    np.testing.assert_array_equal(values["train_return"], [7.5, np.nan])
+    assert np.isnan(statistics.pop()["train_success"]).all()
+
+
+@pytest.mark.parametrize(("name", "value"), [("total_steps", 0), ("eval_goals", 0), ("workers", 0), ("seed", -1)])
+def test_a_config_out_of_range_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be at least"):
+        Config(**{name: value})
