@@ -63,7 +63,7 @@ def test_default_weights_are_one_over_the_number_of_tasks():
 
 
 def test_preference_for_one_task_scales_its_aligned_gradient():
-    # Orthogonal rows of length 2 and 5 with weights (0.9, 0.1): d = 2 (0.9, 0.1) = (1.8, 0.2), where mean gives (1.8, 0.5).
+    # Orthogonal rows of length 2 and 5, w = (0.9, 0.1): d = 2 (0.9, 0.1) = (1.8, 0.2), where mean gives (1.8, 0.5).
     jacobian = torch.diag(torch.tensor([2.0, 5.0], dtype=torch.float64))
     weights = torch.tensor([0.9, 0.1])
     assert torch.allclose(aligned(weights)(jacobian), torch.tensor([1.8, 0.2]).double(), rtol=1e-6)
@@ -156,9 +156,10 @@ def test_no_aligned_gradient_points_against_its_original(case):
 
 
 def test_direction_may_conflict_with_an_original_gradient():
-    # G = [[0.04, -0.2], [-0.2, 1.04]]: det = 0.0416 - 0.04 = 0.0016, trace 1.08. G^1/2 = (G + sqrt(det) I) / sqrt(trace +
-    # 2 sqrt(det)) = [[0.08, -0.2], [-0.2, 1.08]] / sqrt(1.16). lambda_min = (1.08 - sqrt(1.08^2 - 0.0064)) / 2, its root
-    # s = 0.038518. J d = s G^1/2 (1, 1) = 0.038518 / 1.077033 * (-0.12, 0.88) = (-0.00429, 0.03147): the first is negative.
+    # G = [[0.04, -0.2], [-0.2, 1.04]]: determinant 0.0416 - 0.04 = 0.0016 with root 0.04, trace 1.08.
+    # G^1/2 = (G + 0.04 I) / sqrt(1.08 + 2 * 0.04) = [[0.08, -0.2], [-0.2, 1.08]] / sqrt(1.16).
+    # lambda_min = (1.08 - sqrt(1.08^2 - 4 * 0.0016)) / 2, its root s = 0.038518.
+    # J d = s G^1/2 (1, 1) = 0.038518 / 1.077033 * (-0.12, 0.88) = (-0.00429, 0.03147): the first entry is negative.
     jacobian = torch.tensor([[0.2, 0.0], [-1.0, 0.2]], dtype=torch.float64)
     progress = jacobian @ aligned(torch.ones(2))(jacobian)
     assert torch.allclose(progress, torch.tensor([-0.00429, 0.03147]).double(), atol=1e-5)
@@ -218,16 +219,16 @@ def test_one_task_gets_its_weight_times_its_gradient():
 
 
 @modes
-def test_duplicated_rows_act_like_one_row_of_root_two_times_the_length(scale_mode):
-    # Rows (g, g): G = |g|^2 [[1, 1], [1, 1]], one eigenvalue 2 |g|^2 with v = (1, 1) / sqrt 2; B = v v^T, B w = (1/2, 1/2),
-    # d = g for w = (1/2, 1/2).
+def test_duplicated_row_gives_that_row(scale_mode):
+    # Rows (g, g): G = |g|^2 [[1, 1], [1, 1]], one eigenvalue 2 |g|^2 with v = (1, 1) / sqrt 2; B = v v^T.
+    # For w = (1/2, 1/2): B w = (1/2, 1/2), d = g.
     row = gaussian(1, 5)
     assert torch.allclose(aligned(scale_mode=scale_mode)(row.expand(2, 5)), row[0], rtol=1e-12)
 
 
 def test_rank_tolerance_of_the_official_code_drops_short_gradients():
-    # Orthogonal rows of length 1 and 1e-4: eigenvalues 1 and 1e-8. Official: 1e-8 < 1 * 2 * 1.2e-7 counts as zero, so that
-    # B = diag(1, 0) and d = (1/2, 0). At full precision s = 1e-4 and d = 1e-4 (1/2, 1/2).
+    # Orthogonal rows of length 1 and 1e-4: eigenvalues 1 and 1e-8. Official: 1e-8 < 1 * 2 * 1.2e-7 counts as zero, so
+    # that B = diag(1, 0) and d = (1/2, 0). At full precision s = 1e-4 and d = 1e-4 (1/2, 1/2).
     jacobian = torch.diag(torch.tensor([1.0, 1e-4], dtype=torch.float64))
     official = aligned(rank_eps=torch.finfo(torch.float32).eps)(jacobian)
     assert torch.allclose(official, torch.tensor([0.5, 0.0]).double(), atol=1e-14)
@@ -246,7 +247,7 @@ def test_float64_gramian_of_a_float32_jacobian_keeps_condition_number_one(seed):
         return float(singular_values[0] / singular_values[-1])
 
     assert condition_after(balance_matrix(products)) == pytest.approx(1, abs=1e-8)
-    # A float32 Gramian has lost the smallest singular value: cut off by the tolerance of its dtype, or noise without it.
+    # A float32 Gramian has lost the smallest singular value: cut off by its tolerance, or inaccurate without one.
     lossy = jacobian @ jacobian.T
     assert condition_after(balance_matrix(lossy)) > 1e6
     assert condition_after(balance_matrix(lossy.double())) > 1 + 1e-4

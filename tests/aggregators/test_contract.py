@@ -53,8 +53,8 @@ def test_one_task_gets_a_positive_multiple_of_its_gradient(name, length):
 
 @every_method
 def test_zero_row_does_not_turn_the_direction(name):
-    # Two tasks, so that the order of a random method does not matter. The zero row may count as a task (a mean over three
-    # rows is 2/3 of that over two), but it must not turn the direction, wherever it stands.
+    # Two tasks, so that the order of a random method does not matter. The zero row may count as a task (a mean over
+    # three rows is 2/3 of that over two), but it must not turn the direction, wherever it stands.
     jacobian = FULL_RANK["two in conflict"]
     expected = direction(name, jacobian)
     for place in range(3):
@@ -231,7 +231,7 @@ def test_wrong_number_of_task_weights_is_refused_at_setup(name):
 
 
 def test_unknown_method_is_refused_with_the_nearest_name():
-    with pytest.raises(ValueError, match="'alligned'.*'aligned'.*mean"):
+    with pytest.raises(ValueError, match=r"'alligned'.*'aligned'.*mean"):
         make("alligned")
 
 

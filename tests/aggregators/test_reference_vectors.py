@@ -79,8 +79,8 @@ def test_aligned_with_preference_equals_torchjd(vector):
 @pytest.mark.parametrize("scale_mode", ["min", "median", "rmse"])
 @pytest.mark.parametrize("case", ["stationary_T3_P3", "opposite_T2_P3"])
 def test_aligned_is_negligible_where_the_weighted_gradients_sum_to_zero(case, scale_mode):
-    # These rows have J^T w = 0 for one w > 0, so that d = s J^T G^-1/2 w is zero but for rounding. Their Gramian has an
-    # eigenvalue that is rounding noise: it may count as zero or not (then `min` scales the direction by its root, ~1e-8).
+    # These rows have J^T w = 0 for one w > 0, so that d = s J^T G^-1/2 w is zero but for rounding. Their Gramian has
+    # an eigenvalue that is rounding noise: it may count as zero or not (then `min` scales by its root, ~1e-8).
     jacobian = next(vector.jacobian for vector in load("aligned_mtl") if vector.case == case)
     weights = torch.linalg.svd(jacobian.T)[2][-1].abs()
     assert (weights @ jacobian).norm() <= 1e-14

@@ -79,7 +79,7 @@ def test_condition_number_of_a_zero_system_is_one():
 def test_cosines_by_hand():
     # (1, 0), (3, 4), (0, -2): cosines 3/5, 0, -8/10.
     rows = (torch.tensor([[1.0, 0.0], [3.0, 4.0], [0.0, -2.0]]),)
-    expected = torch.tensor([[1.0, 0.6, 0.0], [0.6, 1.0, -0.8], [0.0, -0.8, 1.0]]).double()
+    expected = torch.tensor([[1.0, 0.6, 0.0], [0.6, 1.0, -0.8], [0.0, -0.8, 1.0]], dtype=torch.float64)
     assert torch.allclose(cosines(gramian(rows)), expected, rtol=1e-14)
 
 
