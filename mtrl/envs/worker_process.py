@@ -149,7 +149,10 @@ def _serve(connection: Connection, worker: "_Worker") -> None:
         connection.send_bytes(SUCCESS if reply.result is None and not reply.failure else pickle.dumps(reply))
         if handler == worker.close or reply.failure:
             return
-        command, payload = connection.recv()
+        try:
+            command, payload = connection.recv()
+        except EOFError:  # the parent has ended
+            return
         handler = handlers[command]
 
 
