@@ -54,7 +54,8 @@ class Update(NamedTuple):
     metrics: Metrics
     weights: Float[Tensor, " task"] | None
     nonfinite: Tensor
-    """(task,) bool: tasks whose loss or gradient is not finite. Such an update must not be applied."""
+    """(task,) bool: tasks whose loss or gradient is not finite. Such an update must not be applied. Where a method sees
+    only losses and they are finite, but not the gradient of their sum, all tasks are flagged."""
 
 
 def task_gradients(loss: TaskLoss, shared: Parameters, private: Parameters, frozen: Any) -> TaskGradients:
@@ -140,23 +141,30 @@ def _weigh_losses(
     weights = aggregator.aggregate(system).weights
     assert weights is not None, "a method that sees only losses returns weights"
     # Private parameters follow their own task's loss, unweighted; their path stops short of the shared ones.
-    private_gradients = torch.autograd.grad(losses.sum(), list(private.values()), retain_graph=True) if private else ()
+    private_gradients = (
+        torch.autograd.grad(losses.sum(), list(private.values()), retain_graph=True, materialize_grads=True)
+        if private
+        else ()
+    )
     weighted = (losses * weights.to(losses.dtype)).sum()
     direction = torch.autograd.grad(weighted, list(shared.values()), materialize_grads=True)
     gradients = dict(zip(private, private_gradients, strict=True))
+    nonfinite = ~losses.detach().isfinite() | _nonfinite(gradients)
+    # One backward pass does not tell whose gradient broke the sum: flag all tasks unless one is known to be at fault.
+    unexplained = ~torch.stack([leaf.isfinite().all() for leaf in direction]).all() & ~nonfinite.any()
     return Update(
         losses.detach(),
         dict(zip(shared, direction, strict=True)),
         gradients,
         {name: value.detach() for name, value in metrics.items()},
         weights,
-        ~losses.detach().isfinite() | _nonfinite(gradients),
+        nonfinite | unexplained,
     )
 
 
 def _nonfinite(private: Parameters) -> Tensor | bool:
     """Return (task,) which tasks have a private gradient that is not finite; False where there are none."""
-    flags = [~leaf.flatten(1).isfinite().all(1) for leaf in private.values()]
+    flags = [~leaf[:, None].flatten(1).isfinite().all(1) for leaf in private.values()]
     return torch.stack(flags).any(0) if flags else False
 
 
@@ -217,9 +225,7 @@ def backward(
     if aggregator.need == Need.LOSSES:
         rows: tuple[Tensor, ...] = ()
     else:
-        gradients = [
-            torch.autograd.grad(loss, shared, retain_graph=True, materialize_grads=True) for loss in losses
-        ]
+        gradients = [torch.autograd.grad(loss, shared, retain_graph=True, materialize_grads=True) for loss in losses]
         rows = tuple(torch.stack(leaf) for leaf in zip(*gradients, strict=True))
     if aggregator.num_tasks != len(losses):
         aggregator.setup(len(losses), [leaf.shape for leaf in shared], shared[0].device)
@@ -246,7 +252,10 @@ def backward(
 def _accumulate(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
     """Add to `.grad`, as torch's own backward does."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        if parameter.grad is None:
+            # In the parameter's memory order, on which fused optimisers rely.
+            parameter.grad = torch.zeros_like(parameter)
+        parameter.grad += gradient
 
 
 def _check_backward_arguments(losses: list[Tensor], shared: list[Tensor], private: list[Tensor]) -> None:

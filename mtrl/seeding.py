@@ -27,3 +27,10 @@ def torch_generator(seed: int, *name: str | int, device: torch.device | str = "c
     """Return a torch generator on `device` for the stream `name` under `seed`."""
     state = int(seed_sequence(seed, *name).generate_state(1, np.uint64)[0])
     return torch.Generator(device).manual_seed(state >> 1)  # manual_seed takes a signed 64-bit number
+
+
+def copy_generator(generator: torch.Generator) -> torch.Generator:
+    """Return a generator that will draw the same numbers."""
+    twin = torch.Generator(generator.device)
+    twin.set_state(generator.get_state())
+    return twin

@@ -1,4 +1,4 @@
-"""Multi-task soft actor-critic: one actor and twin critics for all tasks, every task's gradient through an aggregator."""
+"""Multi-task soft actor-critic: one actor and twin critics for all tasks, task gradients through an aggregator."""
 
 import copy
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from mtrl.aggregators.system import GradientSystem, gramian
 from mtrl.gradients import TaskGradients, Update, aggregate, measure, task_gradients
 from mtrl.interfaces import Batch, EnvSpec, Metrics, Network, Parameters
 from mtrl.networks.ensemble import Ensemble
-from mtrl.seeding import torch_generator
+from mtrl.seeding import copy_generator, torch_generator
 from mtrl.timing import Stopwatch
 
 ACTOR_OUTPUT_BOUND, CRITIC_OUTPUT_BOUND = 1e-3, 3e-3
@@ -154,15 +154,16 @@ class MTSAC:
 
     @torch.no_grad()
     def update(self, batch: Batch) -> Metrics:
-        """Learn from one batch: critics, actor, temperatures, target critics."""
+        """Learn from one batch: critics, actor, temperatures, targets; nothing if the critics' part is not finite."""
         with self.stopwatch("critic"):
-            critic, critic_norm = self._update_critic(batch)
+            critic, critic_norm, critic_is_finite = self._update_critic(batch)
         with self.stopwatch("actor"):
             temperature = self.log_alpha.exp()
-            actor, actor_norm = self._update_actor(batch)
-            self._update_temperature(actor.metrics["log_prob"])
+            actor, actor_norm, is_finite = self._update_actor(batch, critic_is_finite)
+            self._update_temperature(actor.metrics["log_prob"], is_finite)
         with self.stopwatch("critic"):
-            torch._foreach_lerp_(self._target_leaves(), self._critic_leaves(), self.config.tau)
+            weight = self.config.tau * critic_is_finite
+            torch._foreach_lerp_(self._target_leaves(), self._critic_leaves(), [weight] * len(self._target_leaves()))
         return {
             **_metrics("critic", critic, critic_norm),
             "q": critic.metrics["q"],
@@ -171,7 +172,7 @@ class MTSAC:
             "temperature": temperature,
         }
 
-    def _update_critic(self, batch: Batch) -> tuple[Update, Tensor]:
+    def _update_critic(self, batch: Batch) -> tuple[Update, Tensor, Tensor]:
         update = aggregate(
             self._critic_loss,
             self.critic_shared,
@@ -181,9 +182,13 @@ class MTSAC:
             self.generators["critic_aggregator"],
             self.stopwatch,
         )
-        return update, self._descend(self.critic_optimizer, self.critic_shared, self.critic_private, update)
+        is_finite = ~update.nonfinite.any()
+        norm, is_finite = self._descend(
+            self.critic_optimizer, self.critic_shared, self.critic_private, update, is_finite
+        )
+        return update, norm, is_finite
 
-    def _update_actor(self, batch: Batch) -> tuple[Update, Tensor]:
+    def _update_actor(self, batch: Batch, critic_is_finite: Tensor) -> tuple[Update, Tensor, Tensor]:
         update = aggregate(
             self._actor_loss,
             self.actor_shared,
@@ -193,15 +198,17 @@ class MTSAC:
             self.generators["actor_aggregator"],
             self.stopwatch,
         )
-        return update, self._descend(self.actor_optimizer, self.actor_shared, self.actor_private, update)
+        is_finite = critic_is_finite & ~update.nonfinite.any()
+        norm, is_finite = self._descend(self.actor_optimizer, self.actor_shared, self.actor_private, update, is_finite)
+        return update, norm, is_finite
 
-    def _update_temperature(self, log_prob: Float[Tensor, "task batch"]) -> None:
+    def _update_temperature(self, log_prob: Float[Tensor, "task batch"], is_finite: Tensor) -> None:
         self.log_alpha.grad = temperature_gradient(log_prob, self.target_entropy)
-        self._step(self.temperature_optimizer, self.log_alpha.grad.isfinite().all())
+        self._step(self.temperature_optimizer, is_finite & self.log_alpha.grad.isfinite().all())
 
     def diagnose(self, batch: Batch) -> Metrics:
         """Measure the gradient systems of critics and actor on `batch`; changes no state and no random stream."""
-        generator = _copy(self.generators["update"])
+        generator = copy_generator(self.generators["update"])
         critic = task_gradients(
             self._critic_loss, self.critic_shared, self.critic_private, self._critic_inputs(batch, generator)
         )
@@ -215,17 +222,13 @@ class MTSAC:
 
     # ---------------------------------------------------------------------------------------- losses of one task
 
-    def _critic_loss(
-        self, shared: Parameters, private: Parameters, inputs: CriticInputs
-    ) -> tuple[Tensor, Metrics]:
+    def _critic_loss(self, shared: Parameters, private: Parameters, inputs: CriticInputs) -> tuple[Tensor, Metrics]:
         q = self.critic(shared, private, torch.cat([inputs.obs, inputs.action], dim=1), inputs.task)
         return critic_loss(q, inputs.target), {"q": q.mean()}
 
     def _actor_loss(self, shared: Parameters, private: Parameters, inputs: ActorInputs) -> tuple[Tensor, Metrics]:
         action, log_prob = squashed_sample(self.actor(shared, private, inputs.obs, inputs.task), inputs.noise)
-        q = self.critic(
-            self.critic_shared, inputs.critic_private, torch.cat([inputs.obs, action], dim=1), inputs.task
-        )
+        q = self.critic(self.critic_shared, inputs.critic_private, torch.cat([inputs.obs, action], dim=1), inputs.task)
         return actor_loss(log_prob, q, inputs.temperature), {"log_prob": log_prob}
 
     def _critic_inputs(self, batch: Batch, generator: torch.Generator) -> CriticInputs:
@@ -274,14 +277,16 @@ class MTSAC:
         Raises:
             ValueError: Names or shapes differ from this agent's.
         """
-        tensors = self._tensors()
-        if tensors.keys() != state["tensors"].keys():
-            raise ValueError(f"parameter names differ: {sorted(tensors.keys() ^ state['tensors'].keys())}")
-        for name, leaf in tensors.items():
-            saved = state["tensors"][name]
-            if leaf.shape != saved.shape:
-                raise ValueError(f"{name} has shape {tuple(leaf.shape)} here and {tuple(saved.shape)} in the state")
-            leaf.copy_(saved)
+        own = self.state_dict()
+        _check_names("parts of the state", own, state)
+        for part in ("tensors", "optimizers", "generators"):
+            _check_names(part, own[part], state[part])
+        for name, leaf in own["tensors"].items():
+            shape = state["tensors"][name].shape
+            if leaf.shape != shape:
+                raise ValueError(f"{name} has shape {tuple(leaf.shape)} here and {tuple(shape)} in the state")
+        for name, leaf in own["tensors"].items():
+            leaf.copy_(state["tensors"][name])
         for name, optimizer in self._optimizers().items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.critic_aggregator.load_state_dict(state["critic_aggregator"])
@@ -300,17 +305,19 @@ class MTSAC:
         return torch.randn(*obs.shape[:-1], self.action_dim, generator=generator, device=obs.device)
 
     def _descend(
-        self, optimizer: torch.optim.Adam, shared: Parameters, private: Parameters, update: Update
-    ) -> Float[Tensor, ""]:
-        """Clip and apply the gradients, unless anything is not finite; return the norm before clipping."""
-        gradients = [*update.shared.values(), *update.private.values()]
+        self, optimizer: torch.optim.Adam, shared: Parameters, private: Parameters, update: Update, is_finite: Tensor
+    ) -> tuple[Float[Tensor, ""], Tensor]:
+        """Clip and apply the gradients where all is finite; return the norm before clipping, and whether all was."""
+        # The fused kernel reads gradients in the parameter's memory order, whatever their strides say.
+        gradients = [leaf.contiguous() for leaf in (*update.shared.values(), *update.private.values())]
         for leaf, gradient in zip([*shared.values(), *private.values()], gradients, strict=True):
             leaf.grad = gradient
         norm = torch.nn.utils.get_total_norm(gradients)
         clip = (self.config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)  # 1e-6 as in torch's clip_grad_norm_
         torch._foreach_mul_(gradients, clip)
-        self._step(optimizer, norm.isfinite() & ~update.nonfinite.any())
-        return norm
+        is_finite = is_finite & norm.isfinite()
+        self._step(optimizer, is_finite)
+        return norm, is_finite
 
     @staticmethod
     def _step(optimizer: torch.optim.Adam, is_finite: Tensor) -> None:
@@ -361,6 +368,12 @@ class MTSAC:
         return named | {"log_alpha": self.log_alpha}
 
 
+def _check_names(what: str, own: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raise a ValueError unless both have the same keys."""
+    if own.keys() != found.keys():
+        raise ValueError(f"{what} differ between agent and state: {sorted(own.keys() ^ found.keys())}")
+
+
 def _metrics(component: str, update: Update, norm: Tensor) -> Metrics:
     """Name what an update found."""
     metrics = {
@@ -371,27 +384,19 @@ def _metrics(component: str, update: Update, norm: Tensor) -> Metrics:
     return metrics if update.weights is None else metrics | {f"{component}_weight": update.weights}
 
 
-def _measure(
-    component: str, gradients: TaskGradients, aggregator: Aggregator, generator: torch.Generator
-) -> Metrics:
+def _measure(component: str, gradients: TaskGradients, aggregator: Aggregator, generator: torch.Generator) -> Metrics:
     """Measure a gradient system, before and after a copy of the aggregator has seen it."""
     rows = tuple(gradients.shared.values())
+    products = gramian(rows)
     system = GradientSystem(
         num_tasks=len(gradients.losses),
         losses=gradients.losses,
-        gramian=gramian(rows),
+        gramian=torch.where(products.isfinite().all(), products, 0.0),  # solvers raise on NaN
         rows=rows,
-        generator=_copy(generator),
+        generator=copy_generator(generator),
     )
     aggregation = copy.deepcopy(aggregator).aggregate(system)
     found = measure(rows, aggregation)
     per_task = {f"{component}_{name}": value for name, value in found.items() if value.dim() > 0}
     scalars = {f"{name}/{component}": value for name, value in found.items() if value.dim() == 0}
     return per_task | scalars
-
-
-def _copy(generator: torch.Generator) -> torch.Generator:
-    """Return a generator that will draw the same numbers."""
-    twin = torch.Generator(generator.device)
-    twin.set_state(generator.get_state())
-    return twin

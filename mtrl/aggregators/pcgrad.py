@@ -36,9 +36,7 @@ class PCGrad(Aggregator):
         return Aggregation(weights=coefficients.mean(0), mixing=coefficients)
 
 
-def project(
-    gramian: Float[Tensor, "task task"], orders: Int[Tensor, "task other"]
-) -> Float[Tensor, "task task"]:
+def project(gramian: Float[Tensor, "task task"], orders: Int[Tensor, "task other"]) -> Float[Tensor, "task task"]:
     """Project all task gradients, each against the others in its own order.
 
     Args:
@@ -54,7 +52,9 @@ def project(
     coefficients = torch.eye(len(gramian), dtype=gramian.dtype, device=gramian.device)
     for other in orders.unbind(1):
         inner = (coefficients * gramian[other]).sum(1)
-        step = torch.where(inner < 0, inner / squared_norms[other], 0.0)
+        # A norm below 1e-162 has underflowed in its square: such a row is treated like a zero row.
+        conflicts = (inner < 0) & (squared_norms[other] > 0)
+        step = torch.where(conflicts, inner / squared_norms[other], 0.0)
         coefficients = coefficients.scatter_add(1, other[:, None], -step[:, None])
     return coefficients
 

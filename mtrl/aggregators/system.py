@@ -50,7 +50,7 @@ def gramian(rows: Sequence[Tensor]) -> Float[Tensor, "task task"]:
     total = rows[0].new_zeros(num_tasks, num_tasks, dtype=torch.float64)
     columns = max(1, _CHUNK_ELEMENTS // num_tasks)
     for leaf in rows:
-        for chunk in leaf.flatten(1).split(columns, dim=1):
+        for chunk in leaf[:, None].flatten(1).split(columns, dim=1):  # a scalar parameter's leaf is (task,)
             wide = chunk.double()
             total.addmm_(wide, wide.T)
     return total
@@ -74,13 +74,14 @@ def condition_number(gramian: Float[Tensor, "task task"]) -> Float[Tensor, ""]:
 
     The stability criterion of Senushkin et al., "Independent Component Alignment for Multi-Task Learning", 2023,
     section 4. Singular values below the resolution of the Gramian count as that resolution, so the result is finite:
-    at most 1 / sqrt(T eps), about 2e7 for ten tasks in float64. It is 1 for a zero Gramian.
+    at most 1 / sqrt(T eps), about 2e7 for ten tasks in float64. It is 1 for a zero Gramian, NaN for one with NaN.
     """
-    eigenvalues = torch.linalg.eigvalsh(gramian)
+    is_finite = gramian.isfinite().all()
+    eigenvalues = torch.linalg.eigvalsh(torch.where(is_finite, gramian, 0.0))  # the solver raises on NaN
     largest = eigenvalues[-1]
     floor = largest * gramian.shape[0] * torch.finfo(gramian.dtype).eps
     ratio = largest / torch.maximum(eigenvalues[0], floor)
-    return torch.where(largest > 0, ratio, torch.ones_like(ratio)).sqrt()
+    return torch.where(is_finite, torch.where(largest > 0, ratio, 1.0), torch.nan).sqrt()
 
 
 def cosines(gramian: Float[Tensor, "task task"]) -> Float[Tensor, "task task"]:
