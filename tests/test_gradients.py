@@ -418,6 +418,18 @@ def test_backward_accumulates_like_torch(method):
     assert torch.allclose(call(), 2 * once, rtol=1e-12)
 
 
+@every_method
+def test_backward_keeps_the_memory_order_of_the_parameters(method):
+    # As torch's own backward does; fused optimisers rely on it.
+    heads = torch.randn(NUM_TASKS, 4, 10).requires_grad_()
+    trunk = torch.randn(10, 4).requires_grad_()
+    losses = torch.einsum("toi,io->t", heads, trunk * trunk)
+    mtrl.backward(losses, shared=[trunk], private=[heads], aggregator=make(method))
+    assert heads.grad.stride() == heads.stride()
+    assert trunk.grad.stride() == trunk.stride()
+    assert torch.allclose(heads.grad, (trunk * trunk).T.expand(NUM_TASKS, 4, 10).detach())
+
+
 def test_backward_with_the_mean_equals_torch_on_the_mean_loss_for_the_trunk():
     model, plain = Model(), Model()
     mtrl.backward(model.losses(), shared=model.trunk.parameters(), aggregator=make("mean"))

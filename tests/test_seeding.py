@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mtrl.seeding import numpy_generator, seed_sequence, torch_generator
+from mtrl.seeding import copy_generator, numpy_generator, seed_sequence, torch_generator
 
 NAMES = [(), ("actor",), ("critic",), ("env",), ("env", 0), ("env", 1), ("env", 0, 1), ("env", 1, 0), (0,), (1,)]
 
@@ -40,6 +40,16 @@ def test_a_name_can_be_a_word_or_a_number():
 
 def test_torch_seeds_fit_into_63_bits():
     assert all(0 <= torch_generator(seed, "x").initial_seed() < 2**63 for seed in range(50))
+
+
+def test_copied_generator_draws_the_same_numbers_and_leaves_the_original_alone():
+    generator = torch_generator(0, "a")
+    torch.rand(3, generator=generator)
+    state = generator.get_state()
+    twin = copy_generator(generator)
+    drawn = torch.rand(5, generator=twin)
+    assert torch.equal(generator.get_state(), state)
+    assert torch.equal(torch.rand(5, generator=generator), drawn)
 
 
 def test_global_streams_are_left_alone():

@@ -76,6 +76,12 @@ def test_condition_number_of_a_zero_system_is_one():
     assert condition_number(torch.zeros(3, 3).double()) == 1
 
 
+def test_condition_number_of_a_system_with_nan_is_nan():
+    products = torch.eye(3).double()
+    products[1, 1] = torch.nan
+    assert condition_number(products).isnan()
+
+
 def test_cosines_by_hand():
     # (1, 0), (3, 4), (0, -2): cosines 3/5, 0, -8/10.
     rows = (torch.tensor([[1.0, 0.0], [3.0, 4.0], [0.0, -2.0]]),)
