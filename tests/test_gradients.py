@@ -71,6 +71,12 @@ class Problem:
         )
 
 
+def grad_of(parameter: Tensor) -> Tensor:
+    """Return the gradient, which must be there."""
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 def flat(rows) -> Tensor:
     return torch.cat([leaf.flatten(1) for leaf in rows.values()], dim=1)
 
@@ -139,6 +145,7 @@ def test_mean_by_one_backward_pass_equals_combining_the_rows(network_name, weigh
     expected = {name: torch.tensordot(row_weights, leaf, dims=1) for name, leaf in rows.items()}
     assert_equal_leaves(update.shared, expected)
     assert_equal_leaves(update.private, own)
+    assert update.weights is not None
     assert torch.allclose(update.weights, row_weights)
 
 
@@ -150,6 +157,7 @@ def test_mean_that_asked_for_rows_would_get_the_same(network_name):
         def aggregate(self, system):
             assert system.losses is not None
             assert system.gramian is not None
+            assert system.rows is not None
             return Aggregation(None, direction=tuple(leaf.mean(0) for leaf in system.rows))
 
     problem = Problem(network_name)
@@ -366,7 +374,7 @@ class Model(nn.Module):
 
 
 def flat_grad(parameters) -> Tensor:
-    return torch.cat([parameter.grad.flatten() for parameter in parameters])
+    return torch.cat([grad_of(parameter).flatten() for parameter in parameters])
 
 
 @every_method
@@ -386,7 +394,7 @@ def test_backward_fills_grad_with_the_direction_and_the_heads_own_gradients(meth
     for task, head in enumerate(model.heads):
         own = torch.autograd.grad(model.losses()[task], list(head.parameters()))
         for parameter, gradient in zip(head.parameters(), own, strict=True):
-            assert torch.allclose(parameter.grad, gradient, rtol=1e-12)
+            assert torch.allclose(grad_of(parameter), gradient, rtol=1e-12)
 
 
 @every_method
@@ -396,8 +404,8 @@ def test_backward_over_all_shared_parameters_gives_the_unused_one_zeros(method):
     generator = torch.Generator().manual_seed(2)
     mtrl.backward(model.losses(), shared=model.shared(), aggregator=make(method), generator=generator)
     assert torch.allclose(flat_grad(model.shared()), expected, rtol=1e-9, atol=1e-12)
-    assert torch.equal(model.unused.grad, torch.zeros(2, dtype=torch.float64))
-    assert model.scale.grad.shape == ()
+    assert torch.equal(grad_of(model.unused), torch.zeros(2, dtype=torch.float64))
+    assert grad_of(model.scale).shape == ()
     assert all(parameter.grad is None for parameter in model.heads.parameters())
 
 
@@ -425,15 +433,15 @@ def test_backward_keeps_the_memory_order_of_the_parameters(method):
     trunk = torch.randn(10, 4).requires_grad_()
     losses = torch.einsum("toi,io->t", heads, trunk * trunk)
     mtrl.backward(losses, shared=[trunk], private=[heads], aggregator=make(method))
-    assert heads.grad.stride() == heads.stride()
-    assert trunk.grad.stride() == trunk.stride()
-    assert torch.allclose(heads.grad, (trunk * trunk).T.expand(NUM_TASKS, 4, 10).detach())
+    assert grad_of(heads).stride() == heads.stride()
+    assert grad_of(trunk).stride() == trunk.stride()
+    assert torch.allclose(grad_of(heads), (trunk * trunk).T.expand(NUM_TASKS, 4, 10).detach())
 
 
 def test_backward_with_the_mean_equals_torch_on_the_mean_loss_for_the_trunk():
     model, plain = Model(), Model()
     mtrl.backward(model.losses(), shared=model.trunk.parameters(), aggregator=make("mean"))
-    (sum(plain.losses()) / NUM_TASKS).backward()
+    torch.stack(plain.losses()).mean().backward()
     assert torch.allclose(flat_grad(model.trunk.parameters()), flat_grad(plain.trunk.parameters()), rtol=1e-12)
 
 

@@ -17,6 +17,7 @@ from mtrl.interfaces import Batch, EnvSpec
 from mtrl.networks import REGISTRY
 from mtrl.registry import resolve
 from mtrl.seeding import copy_generator
+from tests.aggregators.doubles import LossShare
 
 NUM_TASKS, OBS_DIM, ACTION_DIM, BATCH = 3, 5, 2, 8
 CPU = torch.device("cpu")
@@ -24,7 +25,15 @@ every_network = pytest.mark.parametrize("network_name", list(REGISTRY))
 every_method = pytest.mark.parametrize("method", names())
 
 
-def build(network_name="mlp", method="mean", *, num_tasks=NUM_TASKS, seed=0, hidden_dims=(12, 10), **config) -> MTSAC:
+def build(
+    network_name: str = "mlp",
+    method: str | Aggregator = "mean",
+    *,
+    num_tasks=NUM_TASKS,
+    seed=0,
+    hidden_dims=(12, 10),
+    **config,
+) -> MTSAC:
     spec = EnvSpec(
         task_names=tuple(f"task-{index}" for index in range(num_tasks)),
         envs_per_task=2,
@@ -323,6 +332,16 @@ def test_diagnosis_changes_no_state(network_name, method):
     assert torch.equal(torch.get_rng_state(), global_before)
 
 
+def test_diagnosis_changes_no_state_inside_a_method():
+    agent = build("multi_head", LossShare(LossShare.Config()))
+    agent.update(batch_for(0))
+    before = snapshot(agent)
+    agent.diagnose(batch_for(1))
+    assert changed(before, snapshot(agent)) == set()
+    agent.update(batch_for(1))
+    assert {"/critic_aggregator/average", "/actor_aggregator/average"} <= changed(before, snapshot(agent))
+
+
 @every_method
 def test_diagnosis_does_not_alter_the_updates_that_follow(method):
     plain, diagnosed = build("multi_head", method), build("multi_head", method)
@@ -543,7 +562,8 @@ class PlainSAC:
             next_q = torch.minimum(*self._q(self.targets, next_obs, next_action))
             next_value = next_q - self.log_alpha.exp() * next_log_prob
             target = reward + self.config.gamma * (1 - terminated) * next_value
-        critic_loss = sum(nn.functional.mse_loss(q, target) for q in self._q(self.critics, obs, action))
+        first, second = self._q(self.critics, obs, action)
+        critic_loss = nn.functional.mse_loss(first, target) + nn.functional.mse_loss(second, target)
         self.critic_optimizer.zero_grad()
         critic_loss.backward()
         nn.utils.clip_grad_norm_(self.critics.parameters(), self.config.max_grad_norm)

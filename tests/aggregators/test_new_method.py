@@ -1,9 +1,10 @@
 """A method the package does not know works everywhere: called on a Jacobian, in the engine, and in `mtrl.backward`."""
 
 import torch
+from torch import Tensor
 
 import mtrl
-from mtrl.gradients import aggregate, task_gradients
+from mtrl.gradients import Update, aggregate, task_gradients
 from mtrl.timing import Stopwatch
 from tests.aggregators.doubles import LossShare, SignVote
 
@@ -14,6 +15,18 @@ def sign_vote(**options):
 
 def loss_share(**options):
     return LossShare(LossShare.Config(**options))
+
+
+def grad_of(parameter: Tensor) -> Tensor:
+    """Return the gradient, which must be there."""
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def weights_of(update: Update) -> Tensor:
+    """Return the weights, which must be there."""
+    assert update.weights is not None
+    return update.weights
 
 
 def quadratic(shared, private, frozen):
@@ -54,9 +67,9 @@ def test_rows_method_in_backward():
     slopes = [slope.clone().requires_grad_() for slope in PRIVATE["slope"]]
     losses = [(slope * position - goal).square().sum() for slope, goal in zip(slopes, GOALS, strict=True)]
     mtrl.backward(losses, shared=[position], private=slopes, aggregator=sign_vote())
-    assert torch.equal(position.grad, torch.tensor([-1.0, -1.0]))
+    assert torch.equal(grad_of(position), torch.tensor([-1.0, -1.0]))
     expected = task_gradients(quadratic, SHARED, PRIVATE, GOALS).private["slope"]
-    assert torch.allclose(torch.stack([slope.grad for slope in slopes]), expected)
+    assert torch.allclose(torch.stack([grad_of(slope) for slope in slopes]), expected)
 
 
 # Losses: 1 + 1 = 2; 1 + 49 = 50; 1 + 36 = 37. Averages (1 + 2) / 2 = 1.5; 25.5; 19: sum 46.
@@ -71,7 +84,7 @@ def test_losses_method_on_a_jacobian():
 
 def test_losses_method_in_the_engine():
     update = run(loss_share())
-    assert torch.allclose(update.weights, SHARES.double())
+    assert torch.allclose(weights_of(update), SHARES.double())
     assert torch.allclose(update.shared["position"], SHARES @ torch.tensor([[2.0, -2.0], [-4.0, -28.0], [-6.0, 36.0]]))
 
 
@@ -79,7 +92,7 @@ def test_losses_method_in_backward():
     position = SHARED["position"].clone().requires_grad_()
     losses = [(slope * position - goal).square().sum() for slope, goal in zip(PRIVATE["slope"], GOALS, strict=True)]
     mtrl.backward(losses, shared=[position], aggregator=loss_share())
-    assert torch.allclose(position.grad, SHARES @ torch.tensor([[2.0, -2.0], [-4.0, -28.0], [-6.0, 36.0]]))
+    assert torch.allclose(grad_of(position), SHARES @ torch.tensor([[2.0, -2.0], [-4.0, -28.0], [-6.0, 36.0]]))
 
 
 def test_state_of_a_method_travels_in_its_state_dict():
@@ -92,4 +105,4 @@ def test_state_of_a_method_travels_in_its_state_dict():
     assert torch.equal(fresh.average, torch.tensor([1.0, 2.0, 5.0]).double())
     update = aggregate(quadratic, SHARED, PRIVATE, GOALS, fresh, torch.Generator(), Stopwatch())
     # (1 + 2) / 2 = 1.5; (2 + 50) / 2 = 26; (5 + 37) / 2 = 21: sum 48.5.
-    assert torch.allclose(update.weights, torch.tensor([1.5, 26.0, 21.0]).double() / 48.5)
+    assert torch.allclose(weights_of(update), torch.tensor([1.5, 26.0, 21.0]).double() / 48.5)

@@ -129,6 +129,7 @@ def test_each_task_draws_its_own_order_and_never_meets_itself():
     for seed in range(64):
         system = GradientSystem(num_tasks=3, gramian=products, generator=torch.Generator().manual_seed(seed))
         mixing = aggregator.aggregate(system).mixing
+        assert mixing is not None
         seen |= {index for index, matrix in enumerate(possible) if torch.equal(matrix, mixing)}
     distinct = {tuple(matrix.flatten().tolist()): index for index, matrix in enumerate(possible)}
     assert seen >= set(distinct.values())

@@ -118,9 +118,9 @@ def test_mlp_equals_a_plain_network_on_the_one_hot_task(task):
     network = build("mlp")
     shared, private = network.init(seeded())
     assert private == {}
-    plain = nn.Sequential(nn.Linear(INPUT_DIM + NUM_TASKS, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
-    leaves = ("hidden.0", "hidden.1", "output")
-    for layer, leaf in zip(plain[::2], leaves, strict=True):
+    linear = [nn.Linear(INPUT_DIM + NUM_TASKS, 8), nn.Linear(8, 6), nn.Linear(6, 2)]
+    plain = nn.Sequential(linear[0], nn.ReLU(), linear[1], nn.ReLU(), linear[2])
+    for layer, leaf in zip(linear, ("hidden.0", "hidden.1", "output"), strict=True):
         layer.load_state_dict({part: shared[f"{leaf}.{part}"] for part in ("weight", "bias")})
     one_hot = torch.zeros(BATCH, NUM_TASKS)
     one_hot[:, task] = 1
