@@ -27,7 +27,7 @@ from mtrl.timing import Stopwatch
 class TaskLoss(Protocol):
     """The loss of one task."""
 
-    def __call__(self, shared: Parameters, private: Parameters, frozen: Any) -> tuple[Tensor, Metrics]:
+    def __call__(self, shared: Parameters, private: Parameters, frozen: Any, /) -> tuple[Tensor, Metrics]:
         """Return the loss, a scalar, and this task's metrics."""
         ...
 

@@ -182,11 +182,9 @@ class MTSAC:
             self.generators["critic_aggregator"],
             self.stopwatch,
         )
-        is_finite = ~update.nonfinite.any()
-        norm, is_finite = self._descend(
-            self.critic_optimizer, self.critic_shared, self.critic_private, update, is_finite
-        )
-        return update, norm, is_finite
+        finite = ~update.nonfinite.any()
+        norm, finite = self._descend(self.critic_optimizer, self.critic_shared, self.critic_private, update, finite)
+        return update, norm, finite
 
     def _update_actor(self, batch: Batch, critic_is_finite: Tensor) -> tuple[Update, Tensor, Tensor]:
         update = aggregate(
@@ -198,9 +196,9 @@ class MTSAC:
             self.generators["actor_aggregator"],
             self.stopwatch,
         )
-        is_finite = critic_is_finite & ~update.nonfinite.any()
-        norm, is_finite = self._descend(self.actor_optimizer, self.actor_shared, self.actor_private, update, is_finite)
-        return update, norm, is_finite
+        finite = critic_is_finite & ~update.nonfinite.any()
+        norm, finite = self._descend(self.actor_optimizer, self.actor_shared, self.actor_private, update, finite)
+        return update, norm, finite
 
     def _update_temperature(self, log_prob: Float[Tensor, "task batch"], is_finite: Tensor) -> None:
         self.log_alpha.grad = temperature_gradient(log_prob, self.target_entropy)
