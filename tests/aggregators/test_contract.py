@@ -240,3 +240,12 @@ def test_unknown_method_is_refused_with_the_nearest_name():
 def test_unknown_option_is_refused():
     with pytest.raises(TypeError, match="colour"):
         make("mean", colour="red")
+
+
+@pytest.mark.parametrize("name", [name for name in names() if not make(name).observes])
+def test_method_that_does_not_look_again_ignores_the_losses_after_the_step(name):
+    aggregator = make(name)
+    direction(aggregator, gaussian(4, 6))
+    before = {key: value.clone() for key, value in aggregator.state_dict().items()}
+    aggregator.observe(torch.rand(4, generator=torch.Generator().manual_seed(0)))
+    assert all(torch.equal(aggregator.state_dict()[key], value) for key, value in before.items())
