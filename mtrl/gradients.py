@@ -11,7 +11,7 @@ gradient.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,7 @@ from mtrl.interfaces import Metrics, Parameters
 from mtrl.timing import Stopwatch
 
 
+@runtime_checkable
 class TaskLoss(Protocol):
     """The loss of one task."""
 

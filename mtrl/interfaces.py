@@ -10,7 +10,7 @@ Axis words of all shape annotations (axis 0 is the task in every tensor that cro
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -75,6 +75,7 @@ class EnvSpec:
         return len(self.task_names)
 
 
+@runtime_checkable
 class VectorEnv(Protocol):
     """All copies of all tasks, stepped together."""
 
@@ -108,6 +109,7 @@ class VectorEnv(Protocol):
         ...
 
 
+@runtime_checkable
 class Agent(Protocol):
     """A learner over all tasks at once."""
 
@@ -136,6 +138,7 @@ class Agent(Protocol):
         ...
 
 
+@runtime_checkable
 class Network(Protocol):
     """An architecture, written for ONE task: parameters in, outputs out, no state of its own.
 

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 import tyro
 import yaml
@@ -37,6 +37,7 @@ _TYPE_NAMES: Mapping[object, str] = {
 }
 
 
+@runtime_checkable
 class _Configured(Protocol):
     """What registries hold: classes with a nested dataclass of their options."""
 

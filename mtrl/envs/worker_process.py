@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -39,6 +39,7 @@ class Transition(NamedTuple):
     """False ends the episode and says that this is no real transition."""
 
 
+@runtime_checkable
 class SingleEnv(Protocol):
     """One copy of one task. Lives in a worker process and never crosses its border."""
 
