@@ -37,7 +37,7 @@ def save(folder: Path, step: int, parts: Mapping[str, Any]) -> Path:
     temporary = folder / f"{_TEMPORARY}{step}"
     temporary.mkdir()
     for name, tree in parts.items():
-        with open(temporary / f"{name}.pt", "wb") as file:
+        with (temporary / f"{name}.pt").open("wb") as file:
             torch.save(_encode(tree), file)
             file.flush()
             os.fsync(file.fileno())

@@ -34,9 +34,7 @@ def say_memory(settings: "Settings", spec: EnvSpec, device: torch.device, replay
     )
 
 
-def say_time(
-    settings: "Settings", make_agent: Callable[[], Agent], env: VectorEnv, device: torch.device
-) -> None:
+def say_time(settings: "Settings", make_agent: Callable[[], Agent], env: VectorEnv, device: torch.device) -> None:
     """Measure an update and a step, and print what the whole run will take; name the preset sized for a CPU.
 
     Args:

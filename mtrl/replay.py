@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -133,9 +134,7 @@ class Replay:
         storage = state["storage"]
         tasks, filled, width = storage.shape
         if (tasks, width) != (self._storage.shape[0], self._storage.shape[2]) or filled > self.capacity:
-            raise ValueError(
-                f"replay of shape {tuple(storage.shape)} does not fit into {tuple(self._storage.shape)}"
-            )
+            raise ValueError(f"replay of shape {tuple(storage.shape)} does not fit into {tuple(self._storage.shape)}")
         self._storage[:, :filled] = storage.to(self._storage.device)
         self._position = state["position"].numpy().copy()
         self._size = state["size"].numpy().copy()
@@ -153,7 +152,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
+        with Path("/proc/meminfo").open(encoding="ascii") as lines:
             fields = dict(line.split(":", 1) for line in lines)
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):  # not Linux

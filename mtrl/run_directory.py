@@ -1,13 +1,13 @@
 """The folder of one run: what it was told, where it ran, what it found.
 
-    config.yaml        the resolved settings; `--preset RUN/config.yaml` repeats them
-    environment.json   versions, commit, hardware and command line of every start
-    metrics.jsonl      one record per line: training and evaluations
-    events.out.*       the same for TensorBoard
-    checkpoints/STEP/  everything needed to continue
+config.yaml        the resolved settings; `--preset RUN/config.yaml` repeats them
+environment.json   versions, commit, hardware and command line, one entry per start
+metrics.jsonl      one record per line: training and evaluations
+events.out.*       the same for TensorBoard
+checkpoints/STEP/  everything needed to continue
 """
 
-import datetime
+import datetime as dt
 import importlib.metadata
 import json
 import os
@@ -34,9 +34,14 @@ def prepare(settings: "Settings") -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     if settings.resume is None:
         (run_dir / "config.yaml").write_text(settings.to_yaml(), encoding="utf-8")
-    with (run_dir / "environment.json").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(describe_environment()) + "\n")
+    _record_start(run_dir / "environment.json")
     return run_dir
+
+
+def _record_start(path: Path) -> None:
+    """Append a description of this start to the list in the file."""
+    starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    path.write_text(json.dumps([*starts, describe_environment()], indent=1) + "\n", encoding="utf-8")
 
 
 def checkpoint_to_resume(settings: "Settings") -> Path | None:
@@ -57,7 +62,7 @@ def describe_environment() -> dict[str, object]:
     """Return versions, commit, hardware and the command line."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "command": [Path(sys.executable).name, *sys.argv],
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "commit": _commit(),
@@ -72,7 +77,7 @@ def _default(settings: "Settings") -> Path:
     """Name a new run by what it is; a number is added where two start within a second."""
     methods = dict.fromkeys((settings.critic_aggregator, settings.actor_aggregator))
     env = re.sub(r"[^\w.-]+", "-", settings.env)[:60]
-    date = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    date = dt.datetime.now().strftime("%Y%m%d-%H%M%S")
     name = f"{env}-{'-'.join(methods)}-{settings.trainer.seed}-{date}"
     folder = Path("runs") / name
     number = 2
@@ -103,7 +108,7 @@ def _commit() -> str | None:
 def _cpu_name() -> str:
     """Return the processor's name."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()

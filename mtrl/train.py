@@ -3,6 +3,7 @@
 Exit codes: 0 done, 2 usage, 3 a loss or gradient is not finite, 4 environments failed, 130 SIGINT, 143 SIGTERM.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ EXIT_NONFINITE, EXIT_WORKERS = 3, 4
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    # Read when torch loads: learner threads that wait asleep leave the cores to the environments' processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settings = parse(sys.argv[1:] if argv is None else argv)
     # Imported only after the command line was found right: torch takes seconds.
     from mtrl.envs.workers import WorkerError

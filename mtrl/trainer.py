@@ -231,19 +231,21 @@ class Trainer:
         Raises:
             NonFiniteError: The run is told to raise.
         """
-        bad = {name: flags for name, flags in self._metrics.items() if name.endswith("_nonfinite") and bool(flags.any())}
+        bad = {
+            name: flags for name, flags in self._metrics.items() if name.endswith("_nonfinite") and bool(flags.any())
+        }
         if not bad:
             return
         self.skipped_updates += 1
         if self.config.on_nonfinite == "raise":
-            names = self.env.spec.task_names
-            where = "; ".join(
-                f"{name.removesuffix('_nonfinite')} of {', '.join(names[i] for i in flags.nonzero().flatten().tolist())}"
-                for name, flags in bad.items()
-            )
+            where = "; ".join(self._name_tasks(name.removesuffix("_nonfinite"), flags) for name, flags in bad.items())
             raise NonFiniteError(
                 f"loss or gradient is not finite at step {self.step_count:,} (update {self.update_count:,}): {where}"
             )
+
+    def _name_tasks(self, component: str, flags: Tensor) -> str:
+        names = self.env.spec.task_names
+        return f"{component} of {', '.join(names[index] for index in flags.nonzero().flatten().tolist())}"
 
     # --------------------------------------------------------------------------------- logging and evaluation
 

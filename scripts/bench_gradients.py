@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from mtrl.aggregators import make
 from mtrl.agents.mtsac import MTSAC, CriticInputs
+from mtrl.aggregators import make
 from mtrl.gradients import task_gradients
 from mtrl.interfaces import EnvSpec
 from mtrl.memory import keep_freed_memory
@@ -60,23 +60,24 @@ def measure(num_tasks: int, network: type, device: str, rounds: int) -> list[flo
     """Return the median seconds of the three variants."""
     agent = make_agent(num_tasks, network, torch.device(device))
     inputs = random_inputs(num_tasks, device)
-    shared = {name: leaf.clone().requires_grad_() for name, leaf in agent.critic_shared.items()}
-    private = {name: leaf.clone().requires_grad_() for name, leaf in agent.critic_private.items()}
+    shared = {name: leaf.clone().requires_grad_() for name, leaf in agent.critic.shared.items()}
+    private = {name: leaf.clone().requires_grad_() for name, leaf in agent.critic.private.items()}
 
     leaves = [*shared.values(), *private.values()]
+    critic_loss = agent._critic_loss  # noqa: SLF001 - the very loss that training differentiates
 
     def losses() -> Tensor:
         if private:  # every task has a head of its own, so even the plain network is mapped over the tasks
-            return vmap(agent._critic_loss, in_dims=(None, 0, 0))(shared, private, inputs)[0]
+            return vmap(critic_loss, in_dims=(None, 0, 0))(shared, private, inputs)[0]
         flat = [leaf.flatten(0, 1) for leaf in (inputs.obs, inputs.action, inputs.task)]
-        q = agent.critic(shared, private, torch.cat(flat[:2], dim=1), flat[2])
+        q = agent.critic.network(shared, private, torch.cat(flat[:2], dim=1), flat[2])
         return (q.unflatten(0, inputs.target.shape) - inputs.target[..., None]).square().mean(1).sum(1)
 
     def summed() -> None:
         torch.autograd.grad(losses().sum(), leaves)
 
     def per_task() -> None:
-        task_gradients(agent._critic_loss, agent.critic_shared, agent.critic_private, inputs)
+        task_gradients(critic_loss, agent.critic.shared, agent.critic.private, inputs)
 
     def loop() -> None:
         for loss in losses().unbind():

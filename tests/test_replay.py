@@ -170,5 +170,5 @@ def test_a_replay_that_does_not_fit_says_what_would(monkeypatch):
     free = storage_bytes(spec, 1000) + 5
     monkeypatch.setattr("mtrl.replay.free_bytes", lambda device: free)
     Replay(spec, 1000, CPU, seed=0)
-    with pytest.raises(ValueError, match="--replay.capacity 1000 would fit"):
+    with pytest.raises(ValueError, match=r"--replay\.capacity 1000 would fit"):
         Replay(spec, 1001, CPU, seed=0)

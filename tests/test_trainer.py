@@ -1,5 +1,6 @@
 """The loop, with the real toy suite, replay and agent, small enough for seconds."""
 
+import copy
 import functools
 import json
 
@@ -124,13 +125,14 @@ def test_tensorboard_shows_what_the_run_directory_promises(tmp_path):
     events.Reload()
     scalars = set(events.Tags()["scalars"])
     per_task = (
-        "success", "success_at_end", "return", "train_success", "train_return", "critic_loss", "actor_loss", "temperature",
-        "q", "entropy", "critic_weight", "actor_weight", "critic_gradient_norm", "actor_gradient_norm",
+        "success", "success_at_end", "return", "train_success", "train_return", "critic_loss", "actor_loss",
+        "temperature", "q", "entropy", "critic_weight", "actor_weight", "critic_gradient_norm", "actor_gradient_norm",
     )  # fmt: skip
     overall = (
         "success/mean", "success/worst", "return/mean", "condition_number/critic", "condition_number/actor",
-        "condition_number_after/critic", "condition_number_after/actor", "conflict_share/critic", "direction_norm/actor",
-        "speed/env_steps_per_second", "speed/updates_per_second", "time_share/critic", "time_share/environments",
+        "condition_number_after/critic", "condition_number_after/actor", "conflict_share/critic",
+        "direction_norm/actor", "speed/env_steps_per_second", "speed/updates_per_second", "time_share/critic",
+        "time_share/environments",
     )  # fmt: skip
     assert {f"{name}/{task}" for name in per_task for task in TASKS} <= scalars
     assert set(overall) <= scalars
@@ -181,8 +183,13 @@ def test_logging_and_evaluating_more_often_changes_nothing_learned(tmp_path):
 
 def test_seeds_differ(tmp_path):
     first, second = train(tmp_path / "a", seed=0), train(tmp_path / "b", seed=1)
-    a, b = first.agent.state_dict()["tensors"], second.agent.state_dict()["tensors"]
-    assert not torch.equal(a["actor.shared.hidden.0.weight"], b["actor.shared.hidden.0.weight"])
+    a, b = (trainer.agent.state_dict()["actor"]["shared"]["hidden.0.weight"] for trainer in (first, second))
+    assert not torch.equal(a, b)
+
+
+def parameters(trainer):
+    state = trainer.agent.state_dict()
+    return [state[name]["shared"] for name in ("actor", "critic", "target")] + [state["temperature"]["log_alpha"]]
 
 
 def poison(trainer):
@@ -204,11 +211,11 @@ def test_skipping_counts_such_updates_and_goes_on(tmp_path):
     trainer = build(tmp_path / "run", on_nonfinite="skip")
     for _ in range(30):
         trainer._vector_step()
-    before = {name: leaf.clone() for name, leaf in trainer.agent.state_dict()["tensors"].items()}
+    before = copy.deepcopy(parameters(trainer))
     poison(trainer)
     trainer._update()
     assert trainer.skipped_updates == 1
-    assert_same_state(trainer.agent.state_dict()["tensors"], before)
+    assert_same_state(parameters(trainer), before)
     trainer.close()
 
 

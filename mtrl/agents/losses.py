@@ -5,7 +5,6 @@ Source: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", 2018 (
 
 import math
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -75,9 +74,7 @@ def actor_loss(
     return (temperature * log_prob - q.amin(-1)).mean()
 
 
-def temperature_gradient(
-    log_prob: Float[Tensor, "*task batch"], target_entropy: float
-) -> Float[Tensor, " *task"]:
+def temperature_gradient(log_prob: Float[Tensor, "*task batch"], target_entropy: float) -> Float[Tensor, " *task"]:
     """Return the gradient of -log_alpha (log pi + target entropy) with respect to log_alpha.
 
     Source: Haarnoja et al. 2018, equation 18, with log alpha in place of alpha as in the authors' code.

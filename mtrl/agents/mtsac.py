@@ -1,33 +1,23 @@
 """Multi-task soft actor-critic: one actor and twin critics for all tasks, task gradients through an aggregator."""
 
-import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.func import vmap
 
+from mtrl.agents.component import Adam, Component, MakeNetwork, check_state, copy_into
 from mtrl.agents.losses import actor_loss, critic_loss, split_policy, squashed_sample, td_target, temperature_gradient
 from mtrl.aggregators.base import Aggregator
-from mtrl.aggregators.system import GradientSystem, gramian
-from mtrl.gradients import TaskGradients, Update, aggregate, measure, task_gradients
-from mtrl.interfaces import Batch, EnvSpec, Metrics, Network, Parameters
+from mtrl.interfaces import Batch, EnvSpec, Metrics, Parameters
 from mtrl.networks.ensemble import Ensemble
 from mtrl.seeding import copy_generator, torch_generator
 from mtrl.timing import Stopwatch
 
 ACTOR_OUTPUT_BOUND, CRITIC_OUTPUT_BOUND = 1e-3, 3e-3
 """Output layers start uniform in +- these, so that first actions and values are near zero (Lillicrap et al. 2016)."""
-
-
-class MakeNetwork(Protocol):
-    """Builds an architecture of given sizes."""
-
-    def __call__(self, *, input_dim: int, output_dim: int, num_tasks: int, output_bound: float) -> Network:
-        """Return the network."""
-        ...
 
 
 class CriticInputs(NamedTuple):
@@ -104,297 +94,164 @@ class MTSAC:
         stopwatch: Stopwatch | None = None,
     ) -> None:
         self.config = config
+        self.device = device
         self.stopwatch = stopwatch or Stopwatch()
-        self.num_tasks = spec.num_tasks
         self.action_dim = spec.action_dim
         self.target_entropy = -float(spec.action_dim)
-        self.device = device
-        sizes = {"num_tasks": spec.num_tasks}
-        self.actor = make_network(
-            input_dim=spec.obs_dim, output_dim=2 * spec.action_dim, output_bound=ACTOR_OUTPUT_BOUND, **sizes
+        self.tasks = torch.arange(spec.num_tasks, device=device)[:, None]
+        actor = make_network(
+            input_dim=spec.obs_dim,
+            output_dim=2 * spec.action_dim,
+            num_tasks=spec.num_tasks,
+            output_bound=ACTOR_OUTPUT_BOUND,
         )
-        self.critic = Ensemble(
-            make_network(
-                input_dim=spec.obs_dim + spec.action_dim, output_dim=1, output_bound=CRITIC_OUTPUT_BOUND, **sizes
-            ),
-            size=2,
+        critic = make_network(
+            input_dim=spec.obs_dim + spec.action_dim,
+            output_dim=1,
+            num_tasks=spec.num_tasks,
+            output_bound=CRITIC_OUTPUT_BOUND,
         )
-        self.actor_shared, self.actor_private = self._init(self.actor, torch_generator(seed, "actor"))
-        self.critic_shared, self.critic_private = self._init(self.critic, torch_generator(seed, "critic"))
-        self.target_shared = {name: leaf.clone() for name, leaf in self.critic_shared.items()}
-        self.target_private = {name: leaf.clone() for name, leaf in self.critic_private.items()}
-        self.log_alpha = torch.full((spec.num_tasks,), config.initial_temperature, device=device).log()
-        self.actor_optimizer = self._adam([*self.actor_shared.values(), *self.actor_private.values()], config.actor_lr)
-        self.critic_optimizer = self._adam(
-            [*self.critic_shared.values(), *self.critic_private.values()], config.critic_lr
-        )
-        self.temperature_optimizer = self._adam([self.log_alpha], config.temperature_lr)
-        self.critic_aggregator = self._setup(critic_aggregator, self.critic_shared)
-        self.actor_aggregator = self._setup(actor_aggregator, self.actor_shared)
-        self.generators = {
-            name: torch_generator(seed, "agent", name, device=device)
-            for name in ("act", "update", "critic_aggregator", "actor_aggregator")
+        common = {
+            "num_tasks": spec.num_tasks,
+            "adam_eps": config.adam_eps,
+            "max_grad_norm": config.max_grad_norm,
+            "device": device,
+            "seed": seed,
+            "stopwatch": self.stopwatch,
         }
+        self.actor = Component("actor", actor, actor_aggregator, lr=config.actor_lr, **common)
+        self.critic = Component("critic", Ensemble(critic, size=2), critic_aggregator, lr=config.critic_lr, **common)
+        self.target_shared = {name: leaf.clone() for name, leaf in self.critic.shared.items()}
+        self.target_private = {name: leaf.clone() for name, leaf in self.critic.private.items()}
+        self.log_alpha = torch.full((spec.num_tasks,), config.initial_temperature, device=device).log()
+        self.temperature_adam = Adam([self.log_alpha], config.temperature_lr, config.adam_eps)
+        self.generators = {name: torch_generator(seed, "agent", name, device=device) for name in ("act", "update")}
 
     # ------------------------------------------------------------------------------------------------ acting
 
     @torch.no_grad()
     def act(self, obs: Float[Tensor, "task env obs"]) -> Float[Tensor, "task env action"]:
         """Sample exploring actions."""
-        action, _ = squashed_sample(self._policy(obs), self._noise(obs, self.generators["act"]))
+        output = self.actor(obs, self.tasks.expand(obs.shape[:2]))
+        action, _ = squashed_sample(output, self._noise(obs, self.generators["act"]))
         return action
 
     @torch.no_grad()
     def act_deterministic(self, obs: Float[Tensor, "task env obs"]) -> Float[Tensor, "task env action"]:
         """Return the squashed mean of the policy."""
-        mean, _ = split_policy(self._policy(obs))
+        mean, _ = split_policy(self.actor(obs, self.tasks.expand(obs.shape[:2])))
         return mean.tanh()
 
     # ---------------------------------------------------------------------------------------------- learning
 
     @torch.no_grad()
     def update(self, batch: Batch) -> Metrics:
-        """Learn from one batch: critics, actor, temperatures, targets; nothing if the critics' part is not finite."""
+        """Learn from one batch: critics, actor, temperatures, target critics.
+
+        What is not finite is not learned from: neither by the part it appears in nor by those after it.
+        """
+        generator = self.generators["update"]
         with self.stopwatch("critic"):
-            critic, critic_norm, critic_is_finite = self._update_critic(batch)
+            yes = torch.ones((), dtype=torch.bool, device=self.device)
+            critic, critic_metrics, is_finite = self.critic.descend(
+                self._critic_loss, self._critic_inputs(batch, generator), yes
+            )
         with self.stopwatch("actor"):
             temperature = self.log_alpha.exp()
-            actor, actor_norm, is_finite = self._update_actor(batch, critic_is_finite)
-            self._update_temperature(actor.metrics["log_prob"], is_finite)
+            actor, actor_metrics, may_adapt = self.actor.descend(
+                self._actor_loss, self._actor_inputs(batch, generator), is_finite
+            )
+            gradient = temperature_gradient(actor.metrics["log_prob"], self.target_entropy)
+            self.temperature_adam.step([gradient], may_adapt & gradient.isfinite().all())
         with self.stopwatch("critic"):
-            weight = self.config.tau * critic_is_finite
-            torch._foreach_lerp_(self._target_leaves(), self._critic_leaves(), [weight] * len(self._target_leaves()))
+            self._move_targets(is_finite)
         return {
-            **_metrics("critic", critic, critic_norm),
+            **critic_metrics,
+            **actor_metrics,
             "q": critic.metrics["q"],
-            **_metrics("actor", actor, actor_norm),
             "entropy": -actor.metrics["log_prob"].mean(-1),
             "temperature": temperature,
         }
 
-    def _update_critic(self, batch: Batch) -> tuple[Update, Tensor, Tensor]:
-        update = aggregate(
-            self._critic_loss,
-            self.critic_shared,
-            self.critic_private,
-            self._critic_inputs(batch, self.generators["update"]),
-            self.critic_aggregator,
-            self.generators["critic_aggregator"],
-            self.stopwatch,
-        )
-        finite = ~update.nonfinite.any()
-        norm, finite = self._descend(self.critic_optimizer, self.critic_shared, self.critic_private, update, finite)
-        return update, norm, finite
-
-    def _update_actor(self, batch: Batch, critic_is_finite: Tensor) -> tuple[Update, Tensor, Tensor]:
-        update = aggregate(
-            self._actor_loss,
-            self.actor_shared,
-            self.actor_private,
-            self._actor_inputs(batch, self.generators["update"]),
-            self.actor_aggregator,
-            self.generators["actor_aggregator"],
-            self.stopwatch,
-        )
-        finite = critic_is_finite & ~update.nonfinite.any()
-        norm, finite = self._descend(self.actor_optimizer, self.actor_shared, self.actor_private, update, finite)
-        return update, norm, finite
-
-    def _update_temperature(self, log_prob: Float[Tensor, "task batch"], is_finite: Tensor) -> None:
-        self.log_alpha.grad = temperature_gradient(log_prob, self.target_entropy)
-        self._step(self.temperature_optimizer, is_finite & self.log_alpha.grad.isfinite().all())
-
+    @torch.no_grad()
     def diagnose(self, batch: Batch) -> Metrics:
         """Measure the gradient systems of critics and actor on `batch`; changes no state and no random stream."""
         generator = copy_generator(self.generators["update"])
-        critic = task_gradients(
-            self._critic_loss, self.critic_shared, self.critic_private, self._critic_inputs(batch, generator)
-        )
-        actor = task_gradients(
-            self._actor_loss, self.actor_shared, self.actor_private, self._actor_inputs(batch, generator)
-        )
         return {
-            **_measure("critic", critic, self.critic_aggregator, self.generators["critic_aggregator"]),
-            **_measure("actor", actor, self.actor_aggregator, self.generators["actor_aggregator"]),
+            **self.critic.measure(self._critic_loss, self._critic_inputs(batch, generator)),
+            **self.actor.measure(self._actor_loss, self._actor_inputs(batch, generator)),
         }
 
-    # ---------------------------------------------------------------------------------------- losses of one task
+    # ------------------------------------------------------------------------------------ the losses of one task
 
-    def _critic_loss(self, shared: Parameters, private: Parameters, inputs: CriticInputs) -> tuple[Tensor, Metrics]:
-        q = self.critic(shared, private, torch.cat([inputs.obs, inputs.action], dim=1), inputs.task)
+    def _critic_loss(self, shared: Parameters, private: Parameters, inputs: CriticInputs, /) -> tuple[Tensor, Metrics]:
+        q = self.critic.network(shared, private, torch.cat([inputs.obs, inputs.action], dim=1), inputs.task)
         return critic_loss(q, inputs.target), {"q": q.mean()}
 
-    def _actor_loss(self, shared: Parameters, private: Parameters, inputs: ActorInputs) -> tuple[Tensor, Metrics]:
-        action, log_prob = squashed_sample(self.actor(shared, private, inputs.obs, inputs.task), inputs.noise)
-        q = self.critic(self.critic_shared, inputs.critic_private, torch.cat([inputs.obs, action], dim=1), inputs.task)
+    def _actor_loss(self, shared: Parameters, private: Parameters, inputs: ActorInputs, /) -> tuple[Tensor, Metrics]:
+        action, log_prob = squashed_sample(self.actor.network(shared, private, inputs.obs, inputs.task), inputs.noise)
+        obs_action = torch.cat([inputs.obs, action], dim=1)
+        q = self.critic.network(self.critic.shared, inputs.critic_private, obs_action, inputs.task)
         return actor_loss(log_prob, q, inputs.temperature), {"log_prob": log_prob}
 
+    # ---------------------------------------------------------------- what they depend on, drawn once per update
+
     def _critic_inputs(self, batch: Batch, generator: torch.Generator) -> CriticInputs:
-        """Draw the next actions and compute the targets, once per update."""
-        next_output = vmap(self.actor, in_dims=(None, 0, 0, 0))(
-            self.actor_shared, self.actor_private, batch.next_obs, batch.task
-        )
+        """Draw the next actions and compute the targets."""
+        next_output = self.actor(batch.next_obs, batch.task)
         next_action, next_log_prob = squashed_sample(next_output, self._noise(batch.next_obs, generator))
-        next_q = vmap(self.critic, in_dims=(None, 0, 0, 0))(
+        next_q = vmap(self.critic.network, in_dims=(None, 0, 0, 0))(
             self.target_shared,
             self.target_private,
             torch.cat([batch.next_obs, next_action], dim=-1),
             batch.task,
         )
-        target = td_target(
-            batch.reward,
-            batch.terminated,
-            next_q,
-            next_log_prob,
-            self.log_alpha.exp()[:, None],
-            self.config.gamma,
-        )
+        temperature = self.log_alpha.exp()[:, None]
+        target = td_target(batch.reward, batch.terminated, next_q, next_log_prob, temperature, self.config.gamma)
         return CriticInputs(batch.obs, batch.action, target, batch.task)
 
     def _actor_inputs(self, batch: Batch, generator: torch.Generator) -> ActorInputs:
-        """Draw the action noise, once per update."""
+        """Draw the action noise."""
         noise = self._noise(batch.obs, generator)
-        return ActorInputs(batch.obs, noise, batch.task, self.log_alpha.exp(), self.critic_private)
-
-    # ------------------------------------------------------------------------------------------- state on disk
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return parameters, optimisers, aggregators and random streams."""
-        return {
-            "tensors": self._tensors(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers().items()},
-            "critic_aggregator": self.critic_aggregator.state_dict(),
-            "actor_aggregator": self.actor_aggregator.state_dict(),
-            "generators": {name: generator.get_state() for name, generator in self.generators.items()},
-        }
-
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`'s result.
-
-        Raises:
-            ValueError: Names or shapes differ from this agent's.
-        """
-        own = self.state_dict()
-        _check_names("parts of the state", own, state)
-        for part in ("tensors", "optimizers", "generators"):
-            _check_names(part, own[part], state[part])
-        for name, leaf in own["tensors"].items():
-            shape = state["tensors"][name].shape
-            if leaf.shape != shape:
-                raise ValueError(f"{name} has shape {tuple(leaf.shape)} here and {tuple(shape)} in the state")
-        for name, leaf in own["tensors"].items():
-            leaf.copy_(state["tensors"][name])
-        for name, optimizer in self._optimizers().items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self.critic_aggregator.load_state_dict(state["critic_aggregator"])
-        self.actor_aggregator.load_state_dict(state["actor_aggregator"])
-        for name, generator in self.generators.items():
-            generator.set_state(state["generators"][name].cpu())
-
-    # -------------------------------------------------------------------------------------------------- pieces
-
-    def _policy(self, obs: Tensor) -> Tensor:
-        """Evaluate the actor on the observations of all tasks."""
-        task = torch.arange(self.num_tasks, device=obs.device)[:, None].expand(obs.shape[:2])
-        return vmap(self.actor, in_dims=(None, 0, 0, 0))(self.actor_shared, self.actor_private, obs, task)
+        return ActorInputs(batch.obs, noise, batch.task, self.log_alpha.exp(), self.critic.private)
 
     def _noise(self, obs: Tensor, generator: torch.Generator) -> Tensor:
         return torch.randn(*obs.shape[:-1], self.action_dim, generator=generator, device=obs.device)
 
-    def _descend(
-        self, optimizer: torch.optim.Adam, shared: Parameters, private: Parameters, update: Update, is_finite: Tensor
-    ) -> tuple[Float[Tensor, ""], Tensor]:
-        """Clip and apply the gradients where all is finite; return the norm before clipping, and whether all was."""
-        # The fused kernel reads gradients in the parameter's memory order, whatever their strides say.
-        gradients = [leaf.contiguous() for leaf in (*update.shared.values(), *update.private.values())]
-        for leaf, gradient in zip([*shared.values(), *private.values()], gradients, strict=True):
-            leaf.grad = gradient
-        norm = torch.nn.utils.get_total_norm(gradients)
-        clip = (self.config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)  # 1e-6 as in torch's clip_grad_norm_
-        torch._foreach_mul_(gradients, clip)
-        is_finite = is_finite & norm.isfinite()
-        self._step(optimizer, is_finite)
-        return norm, is_finite
+    def _move_targets(self, is_finite: Bool[Tensor, ""]) -> None:
+        """Move the target critics by tau towards the online ones."""
+        targets = [*self.target_shared.values(), *self.target_private.values()]
+        weight = self.config.tau * is_finite
+        for target, online in zip(targets, self.critic.leaves, strict=True):
+            target.lerp_(online, weight)
 
-    @staticmethod
-    def _step(optimizer: torch.optim.Adam, is_finite: Tensor) -> None:
-        """Take the step where `is_finite`, else leave parameters and moments as they are, without asking the device."""
-        optimizer.found_inf = (~is_finite).float()  # read by the fused kernel, as torch's GradScaler uses it
-        optimizer.grad_scale = None
-        optimizer.step()
+    # ------------------------------------------------------------------------------------------- state on disk
 
-    def _adam(self, leaves: list[Tensor], lr: float) -> torch.optim.Adam:
-        return torch.optim.Adam(leaves, lr=lr, eps=self.config.adam_eps, fused=True)
-
-    def _init(self, network: Network, generator: torch.Generator) -> tuple[Parameters, Parameters]:
-        """Draw on the CPU, so that a seed means the same on every device."""
-        shared, private = network.init(generator)
-        return (
-            {name: leaf.to(self.device) for name, leaf in shared.items()},
-            {name: leaf.to(self.device) for name, leaf in private.items()},
-        )
-
-    def _setup(self, aggregator: Aggregator, shared: Parameters) -> Aggregator:
-        aggregator.setup(self.num_tasks, [leaf.shape for leaf in shared.values()], self.device)
-        return aggregator
-
-    def _critic_leaves(self) -> list[Tensor]:
-        return [*self.critic_shared.values(), *self.critic_private.values()]
-
-    def _target_leaves(self) -> list[Tensor]:
-        return [*self.target_shared.values(), *self.target_private.values()]
-
-    def _optimizers(self) -> dict[str, torch.optim.Adam]:
+    def state_dict(self) -> dict[str, Any]:
+        """Return parameters, optimisers, aggregators and random streams. The tensors are the agent's own."""
         return {
-            "actor": self.actor_optimizer,
-            "critic": self.critic_optimizer,
-            "temperature": self.temperature_optimizer,
+            "actor": self.actor.state_dict(),
+            "critic": self.critic.state_dict(),
+            "target": {"shared": self.target_shared, "private": self.target_private},
+            "temperature": {
+                "log_alpha": self.log_alpha,
+                "optimizer": self.temperature_adam.optimizer.state_dict(),
+            },
+            "generators": {name: generator.get_state() for name, generator in self.generators.items()},
         }
 
-    def _tensors(self) -> Parameters:
-        """Return all parameters under unique names."""
-        groups = {
-            "actor.shared": self.actor_shared,
-            "actor.private": self.actor_private,
-            "critic.shared": self.critic_shared,
-            "critic.private": self.critic_private,
-            "target.shared": self.target_shared,
-            "target.private": self.target_private,
-        }
-        named = {f"{group}.{name}": leaf for group, leaves in groups.items() for name, leaf in leaves.items()}
-        return named | {"log_alpha": self.log_alpha}
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`'s result.
 
-
-def _check_names(what: str, own: dict[str, Any], found: dict[str, Any]) -> None:
-    """Raise a ValueError unless both have the same keys."""
-    if own.keys() != found.keys():
-        raise ValueError(f"{what} differ between agent and state: {sorted(own.keys() ^ found.keys())}")
-
-
-def _metrics(component: str, update: Update, norm: Tensor) -> Metrics:
-    """Name what an update found."""
-    metrics = {
-        f"{component}_loss": update.losses,
-        f"{component}_nonfinite": update.nonfinite,
-        f"direction_norm/{component}": norm,
-    }
-    return metrics if update.weights is None else metrics | {f"{component}_weight": update.weights}
-
-
-def _measure(component: str, gradients: TaskGradients, aggregator: Aggregator, generator: torch.Generator) -> Metrics:
-    """Measure a gradient system, before and after a copy of the aggregator has seen it."""
-    rows = tuple(gradients.shared.values())
-    products = gramian(rows)
-    system = GradientSystem(
-        num_tasks=len(gradients.losses),
-        losses=gradients.losses,
-        gramian=torch.where(products.isfinite().all(), products, 0.0),  # solvers raise on NaN
-        rows=rows,
-        generator=copy_generator(generator),
-    )
-    aggregation = copy.deepcopy(aggregator).aggregate(system)
-    found = measure(rows, aggregation)
-    per_task = {f"{component}_{name}": value for name, value in found.items() if value.dim() > 0}
-    scalars = {f"{name}/{component}": value for name, value in found.items() if value.dim() == 0}
-    return per_task | scalars
+        Raises:
+            ValueError: Names or shapes differ from this agent's; nothing has been changed then.
+        """
+        check_state(self.state_dict(), state)
+        self.actor.load_state_dict(state["actor"])
+        self.critic.load_state_dict(state["critic"])
+        copy_into(self.target_shared, state["target"]["shared"])
+        copy_into(self.target_private, state["target"]["private"])
+        copy_into({"log_alpha": self.log_alpha}, {"log_alpha": state["temperature"]["log_alpha"]})
+        self.temperature_adam.optimizer.load_state_dict(state["temperature"]["optimizer"])
+        for name, generator in self.generators.items():
+            generator.set_state(state["generators"][name].cpu())

@@ -98,6 +98,16 @@ def snapshot(agent: MTSAC) -> dict[str, Any]:
     return flatten(agent.state_dict())
 
 
+def parameters(agent: MTSAC) -> dict[str, Tensor]:
+    """Return copies of everything that is learned, by path, optimisers apart."""
+    learned = ("/shared/", "/private/", "/log_alpha")
+    return {path: leaf for path, leaf in snapshot(agent).items() if any(part in path for part in learned)}
+
+
+def optimizers(agent: MTSAC) -> list[torch.optim.Adam]:
+    return [adam.optimizer for adam in (agent.actor.adam, agent.critic.adam, agent.temperature_adam)]
+
+
 # ------------------------------------------------------------------------------------------------------------ acting
 
 
@@ -150,12 +160,11 @@ def test_update_changes_all_that_learns_and_nothing_else(network_name, method):
     before = snapshot(agent)
     agent.update(batch_for(1))
     moved = changed(before, snapshot(agent))
-    weights = {path for path in before if path.startswith("/tensors/") and path.endswith("weight")} | {
-        "/tensors/log_alpha"
-    }
+    weights = {path for path in before if path.endswith(".weight")} | {"/temperature/log_alpha"}
     assert weights <= moved
-    kept = {path for path in before if path == "/generators/act" or "aggregator" in path or "param_groups" in path}
-    draws = {"/generators/critic_aggregator", "/generators/actor_aggregator"} if method == "pcgrad" else set()
+    fixed = ("/generators/act", "/aggregator/", "/param_groups/", "/actor/generator", "/critic/generator")
+    kept = {path for path in before if any(part in path for part in fixed)}
+    draws = {"/critic/generator", "/actor/generator"} if method == "pcgrad" else set()
     assert moved & kept == draws
     assert "/generators/update" in moved
 
@@ -167,7 +176,7 @@ def test_targets_move_by_tau_towards_the_updated_critics(network_name, tau):
     agent.update(batch_for(0))
     before = {name: leaf.clone() for name, leaf in (agent.target_shared | agent.target_private).items()}
     agent.update(batch_for(1))
-    online = agent.critic_shared | agent.critic_private
+    online = agent.critic.shared | agent.critic.private
     after = agent.target_shared | agent.target_private
     for name, leaf in before.items():
         expected = leaf.double() + tau * (online[name].double() - leaf.double())
@@ -178,7 +187,7 @@ def test_targets_move_by_tau_towards_the_updated_critics(network_name, tau):
 
 def test_targets_start_as_copies_of_the_critics():
     agent = build("multi_head")
-    for target, online in ((agent.target_shared, agent.critic_shared), (agent.target_private, agent.critic_private)):
+    for target, online in ((agent.target_shared, agent.critic.shared), (agent.target_private, agent.critic.private)):
         assert all(torch.equal(target[name], leaf) for name, leaf in online.items())
         assert all(target[name].data_ptr() != leaf.data_ptr() for name, leaf in online.items())
 
@@ -187,7 +196,7 @@ def test_each_temperature_follows_its_own_entropy():
     # At standard deviation 1 the entropy is near its largest, 2 log 2 = 1.4 for the uniform distribution on the box,
     # above the target -2. With log standard deviation -3 it is about 2 (1.4 - 3) = -3.2, below the target.
     agent = build("multi_head", temperature_lr=0.1)
-    agent.actor_private["output.bias"][1, ACTION_DIM:] = -3.0
+    agent.actor.private["output.bias"][1, ACTION_DIM:] = -3.0
     before = agent.log_alpha.clone()
     metrics = agent.update(batch_for())
     entropy, target = metrics["entropy"], -float(ACTION_DIM)
@@ -221,7 +230,7 @@ def test_gradient_is_clipped_to_its_largest_norm():
     agent = build(max_grad_norm=1e-3)
     norm = agent.update(batch_for())["direction_norm/critic"]
     assert norm > 1e-2
-    moments = [state["exp_avg"] for state in agent.critic_optimizer.state_dict()["state"].values()]
+    moments = [state["exp_avg"] for state in agent.critic.adam.optimizer.state_dict()["state"].values()]
     assert torch.cat([moment.flatten() for moment in moments]).norm() == pytest.approx(1e-4, rel=1e-3)
 
 
@@ -255,7 +264,7 @@ def test_targets_look_at_the_next_observation_alone():
 def test_targets_use_the_target_critics(network_name):
     agent, batch = build(network_name), batch_for()
     expected = critic_targets(agent, batch)
-    for leaf in (agent.critic_shared | agent.critic_private).values():
+    for leaf in (agent.critic.shared | agent.critic.private).values():
         leaf.add_(1.0)
     assert torch.equal(critic_targets(agent, batch), expected)
 
@@ -264,7 +273,7 @@ def test_targets_use_the_target_critics(network_name):
 
 
 def learned(agent: MTSAC) -> dict[str, Any]:
-    return {path: value for path, value in snapshot(agent).items() if not path.startswith("/generators")}
+    return {path: value for path, value in snapshot(agent).items() if "/generator" not in path}
 
 
 @every_network
@@ -287,14 +296,13 @@ def test_batch_that_is_not_finite_changes_nothing_and_flags_its_task(network_nam
 @every_method
 def test_first_batch_that_is_not_finite_leaves_fresh_moments(method):
     agent = build("multi_head", method)
-    before = agent.state_dict()["tensors"]
-    before = {name: leaf.clone() for name, leaf in before.items()}
+    before = parameters(agent)
     batch = batch_for()
     batch.reward[0, 0] = float("inf")
     agent.update(batch)
-    assert changed(before, agent.state_dict()["tensors"]) == set()
-    for optimizer in agent.state_dict()["optimizers"].values():
-        assert not any(value.any() for state in optimizer["state"].values() for value in state.values())
+    assert changed(before, parameters(agent)) == set()
+    for optimizer in optimizers(agent):
+        assert not any(value.any() for state in optimizer.state.values() for value in state.values())
 
 
 @every_method
@@ -302,11 +310,12 @@ def test_actor_that_is_not_finite_flags_its_task_and_stops_actor_and_temperature
     agent = build("multi_head", method)
     agent.update(batch_for(0))
     before = snapshot(agent)
-    agent.critic_private["0.output.bias"][2] = float("nan")  # the actor's loss sees the online critics, the target not
+    agent.critic.private["0.output.bias"][2] = float("nan")  # the actor's loss sees the online critics, the target not
     metrics = agent.update(batch_for(1)._replace(obs=torch.zeros(NUM_TASKS, BATCH, OBS_DIM)))
     assert metrics["actor_nonfinite"].tolist() == [False, False, True]
     moved = changed(before, snapshot(agent))
-    assert not any(path.startswith(("/tensors/actor", "/optimizers/actor", "/tensors/log_alpha")) for path in moved)
+    kept = ("/actor/shared", "/actor/private", "/actor/optimizer", "/temperature")
+    assert not any(path.startswith(kept) for path in moved)
 
 
 @every_method
@@ -339,7 +348,7 @@ def test_diagnosis_changes_no_state_inside_a_method():
     agent.diagnose(batch_for(1))
     assert changed(before, snapshot(agent)) == set()
     agent.update(batch_for(1))
-    assert {"/critic_aggregator/average", "/actor_aggregator/average"} <= changed(before, snapshot(agent))
+    assert {"/critic/aggregator/average", "/actor/aggregator/average"} <= changed(before, snapshot(agent))
 
 
 @every_method
@@ -396,7 +405,7 @@ def test_same_seed_gives_bit_identical_agents(network_name, method):
 
 
 def test_another_seed_gives_another_agent():
-    assert "/tensors/actor.shared.hidden.0.weight" in changed(snapshot(build(seed=0)), snapshot(build(seed=1)))
+    assert "/actor/shared/hidden.0.weight" in changed(snapshot(build(seed=0)), snapshot(build(seed=1)))
 
 
 @every_network
@@ -425,20 +434,20 @@ def trained_state(network_name="multi_head", method="aligned", **options) -> dic
 
 def test_state_with_a_missing_parameter_is_refused():
     state = trained_state()
-    del state["tensors"]["log_alpha"]
+    del state["temperature"]["log_alpha"]
     with pytest.raises(ValueError, match="log_alpha"):
         build("multi_head", "aligned").load_state_dict(state)
 
 
 def test_state_with_an_unexpected_parameter_is_refused():
     state = trained_state()
-    state["tensors"]["extra"] = torch.zeros(1)
+    state["critic"]["shared"]["extra"] = torch.zeros(1)
     with pytest.raises(ValueError, match="extra"):
         build("multi_head", "aligned").load_state_dict(state)
 
 
 def test_state_of_another_architecture_is_refused():
-    with pytest.raises(ValueError, match="tensors differ between agent and state"):
+    with pytest.raises(ValueError, match=r"state\.actor\.shared differs between agent and state"):
         build("multi_head", "aligned").load_state_dict(trained_state("mlp"))
 
 
@@ -451,9 +460,7 @@ def test_state_of_other_widths_is_refused_and_nothing_is_loaded():
     assert changed(before, snapshot(agent)) == set()
 
 
-@pytest.mark.parametrize(
-    "part", ["tensors", "optimizers", "critic_aggregator", "actor_aggregator", "generators", "generators/act"]
-)
+@pytest.mark.parametrize("part", ["actor", "temperature", "critic/optimizer", "actor/aggregator", "generators/act"])
 def test_state_with_a_missing_part_is_refused(part):
     state = trained_state()
     *parents, last = part.split("/")
@@ -463,7 +470,7 @@ def test_state_with_a_missing_part_is_refused(part):
         build("multi_head", "aligned").load_state_dict(state)
 
 
-@pytest.mark.parametrize("part", ["extra", "generators/extra", "optimizers/extra"])
+@pytest.mark.parametrize("part", ["extra", "generators/extra", "critic/extra"])
 def test_state_with_an_unexpected_part_is_refused(part):
     state = trained_state()
     *parents, last = part.split("/")
@@ -517,8 +524,8 @@ class PlainSAC:
 
     def __init__(self, agent: MTSAC) -> None:
         self.config = agent.config
-        self.actor = self._perceptron(agent.actor_shared)
-        self.critics = nn.ModuleList(self._perceptron(self._member(agent.critic_shared, index)) for index in range(2))
+        self.actor = self._perceptron(agent.actor.shared)
+        self.critics = nn.ModuleList(self._perceptron(self._member(agent.critic.shared, index)) for index in range(2))
         self.targets = copy.deepcopy(self.critics)
         self.log_alpha = agent.log_alpha.clone().requires_grad_()
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=agent.config.actor_lr)
@@ -591,20 +598,20 @@ def test_one_task_equals_a_plain_single_task_sac(method):
     # Both work in float32 with other orders of summation. Adam at 3e-3 moves a weight by up to 0.03 in ten updates;
     # what rounding leaves stays below 1e-5. Every method is the identity for one task.
     agent = build("mlp", method, num_tasks=1, actor_lr=3e-3, critic_lr=3e-3, temperature_lr=3e-3, tau=0.05)
-    start = {name: leaf.clone() for name, leaf in agent.state_dict()["tensors"].items()}
+    start = parameters(agent)
     plain = PlainSAC(agent)
     for step in range(10):
         agent.update(batch_for(step, num_tasks=1))
         plain.update(batch_for(step, num_tasks=1))
 
     pairs = [
-        *zip(agent.actor_shared.values(), plain.actor.parameters(), strict=True),
-        *zip(agent.critic_shared.values(), plain.critics.parameters(), strict=True),
+        *zip(agent.actor.shared.values(), plain.actor.parameters(), strict=True),
+        *zip(agent.critic.shared.values(), plain.critics.parameters(), strict=True),
         *zip(agent.target_shared.values(), plain.targets.parameters(), strict=True),
         (agent.log_alpha, plain.log_alpha),
     ]
     assert max(float((found - expected).detach().abs().max()) for found, expected in pairs) < 1e-5
-    moved = agent.state_dict()["tensors"]
+    moved = parameters(agent)
     assert min(float((moved[name] - leaf).abs().max()) for name, leaf in start.items()) > 1e-3
 
 
@@ -624,11 +631,11 @@ def test_mean_by_one_backward_pass_learns_like_the_mean_of_the_rows(network_name
         build(network_name, method, num_tasks=num_tasks, actor_lr=3e-3, critic_lr=3e-3)
         for method in (make("mean"), MeanByGramian())
     )
-    start = {name: leaf.clone() for name, leaf in by_rows.state_dict()["tensors"].items()}
+    start = parameters(by_rows)
     for step in range(5):
         by_losses.update(batch_for(step, num_tasks))
         by_rows.update(batch_for(step, num_tasks))
-    found, expected = by_losses.state_dict()["tensors"], by_rows.state_dict()["tensors"]
+    found, expected = parameters(by_losses), parameters(by_rows)
     assert max(float((found[name] - leaf).abs().max()) for name, leaf in expected.items()) < 1e-5
     assert max(float((start[name] - leaf).abs().max()) for name, leaf in expected.items()) > 1e-3
 
@@ -639,10 +646,10 @@ def test_moments_are_those_of_the_gradients_entry_by_entry(network_name, method)
     # After the first step Adam's first moment is (1 - 0.9) times the clipped gradient of that very entry.
     agent = build(network_name, method, max_grad_norm=1e9)
     inputs = agent._critic_inputs(batch_for(), copy_generator(agent.generators["update"]))
-    gradients = task_gradients(agent._critic_loss, agent.critic_shared, agent.critic_private, inputs)
+    gradients = task_gradients(agent._critic_loss, agent.critic.shared, agent.critic.private, inputs)
     agent.update(batch_for())
     moments = dict(
-        zip([*agent.critic_shared, *agent.critic_private], agent.critic_optimizer.state.values(), strict=True)
+        zip([*agent.critic.shared, *agent.critic.private], agent.critic.adam.optimizer.state.values(), strict=True)
     )
     for name, gradient in gradients.private.items():
         assert torch.allclose(moments[name]["exp_avg"], 0.1 * gradient, rtol=1e-4, atol=1e-8), name

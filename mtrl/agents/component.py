@@ -1,0 +1,170 @@
+"""One learned component of an agent: a network, its optimiser, and the aggregator its task gradients go through."""
+
+import copy
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.func import vmap
+
+from mtrl.aggregators.base import Aggregator
+from mtrl.aggregators.system import GradientSystem, gramian
+from mtrl.gradients import TaskLoss, Update, aggregate, measure, task_gradients
+from mtrl.interfaces import Metrics, Network, Parameters
+from mtrl.seeding import copy_generator, torch_generator
+from mtrl.timing import Stopwatch
+
+
+@runtime_checkable
+class MakeNetwork(Protocol):
+    """Builds an architecture of given sizes."""
+
+    def __call__(self, *, input_dim: int, output_dim: int, num_tasks: int, output_bound: float) -> Network:
+        """Return the network."""
+        ...
+
+
+class Adam:
+    """Adam that leaves parameters and moments as they are where a flag on the device says so, without asking it."""
+
+    def __init__(self, leaves: list[Tensor], lr: float, eps: float) -> None:
+        self.leaves = leaves
+        self.optimizer = torch.optim.Adam(leaves, lr=lr, eps=eps, fused=True)
+
+    def step(self, gradients: list[Tensor], is_finite: Bool[Tensor, ""]) -> None:
+        """Take the step where `is_finite`, else none."""
+        for leaf, gradient in zip(self.leaves, gradients, strict=True):
+            leaf.grad = gradient
+        # Read by the fused kernel; torch's own GradScaler sets these two attributes to skip a step on the device.
+        vars(self.optimizer).update(found_inf=(~is_finite).float(), grad_scale=None)
+        self.optimizer.step()
+
+
+class Component:
+    """A network whose shared parameters follow the aggregated direction and whose private ones their own task."""
+
+    def __init__(
+        self,
+        name: str,
+        network: Network,
+        aggregator: Aggregator,
+        *,
+        num_tasks: int,
+        lr: float,
+        adam_eps: float,
+        max_grad_norm: float,
+        device: torch.device,
+        seed: int,
+        stopwatch: Stopwatch,
+    ) -> None:
+        """Draw the parameters on the CPU, so that a seed means the same on every device."""
+        self.name = name
+        self.network = network
+        self.aggregator = aggregator
+        self.max_grad_norm = max_grad_norm
+        self.stopwatch = stopwatch
+        shared, private = network.init(torch_generator(seed, name))
+        self.shared: Parameters = {key: leaf.to(device) for key, leaf in shared.items()}
+        self.private: Parameters = {key: leaf.to(device) for key, leaf in private.items()}
+        self.adam = Adam(self.leaves, lr, adam_eps)
+        self.generator = torch_generator(seed, "agent", f"{name}_aggregator", device=device)
+        aggregator.setup(num_tasks, [leaf.shape for leaf in shared.values()], device)
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        """All parameters, shared ones first."""
+        return [*self.shared.values(), *self.private.values()]
+
+    def __call__(self, inputs: Float[Tensor, "task batch in"], task: Tensor) -> Float[Tensor, "task batch out"]:
+        """Evaluate the network for all tasks."""
+        return vmap(self.network, in_dims=(None, 0, 0, 0))(self.shared, self.private, inputs, task)
+
+    def descend(
+        self, loss: TaskLoss, frozen: Any, may_step: Bool[Tensor, ""]
+    ) -> tuple[Update, Metrics, Bool[Tensor, ""]]:
+        """Take one step on the aggregated gradients of `loss`, clipped, where they and all before are finite.
+
+        Args:
+            loss: The loss of one task, a function of this component's parameters.
+            frozen: Everything else the losses depend on, the task on axis 0.
+            may_step: False keeps everything as it is: something before was not finite.
+
+        Returns:
+            What was found, the same as metrics, and whether the step was taken.
+        """
+        update = aggregate(
+            loss, self.shared, self.private, frozen, self.aggregator, self.generator, stopwatch=self.stopwatch
+        )
+        # The fused kernel reads gradients in the parameter's memory order, whatever their strides say.
+        gradients = [leaf.contiguous() for leaf in (*update.shared.values(), *update.private.values())]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        clip = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)  # 1e-6 as in torch's clip_grad_norm_
+        is_finite = may_step & ~update.nonfinite.any() & norm.isfinite()
+        self.adam.step([gradient * clip for gradient in gradients], is_finite)
+        metrics = {
+            f"{self.name}_loss": update.losses,
+            f"{self.name}_nonfinite": update.nonfinite,
+            f"direction_norm/{self.name}": norm,
+        }
+        if update.weights is not None:
+            metrics[f"{self.name}_weight"] = update.weights
+        return update, metrics, is_finite
+
+    def measure(self, loss: TaskLoss, frozen: Any) -> Metrics:
+        """Measure the gradient system of `loss`, before and after a copy of the aggregator has seen it."""
+        gradients = task_gradients(loss, self.shared, self.private, frozen)
+        rows = tuple(gradients.shared.values())
+        products = gramian(rows)
+        system = GradientSystem(
+            num_tasks=len(gradients.losses),
+            losses=gradients.losses,
+            gramian=torch.where(products.isfinite().all(), products, 0.0),  # solvers raise on NaN
+            rows=rows,
+            generator=copy_generator(self.generator),
+        )
+        found = measure(rows, copy.deepcopy(self.aggregator).aggregate(system))
+        per_task = {f"{self.name}_{key}": value for key, value in found.items() if value.dim() > 0}
+        scalars = {f"{key}/{self.name}": value for key, value in found.items() if value.dim() == 0}
+        return per_task | scalars
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return parameters, optimiser, aggregator and random stream."""
+        return {
+            "shared": self.shared,
+            "private": self.private,
+            "optimizer": self.adam.optimizer.state_dict(),
+            "aggregator": self.aggregator.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`'s result, of which `check_state` has seen names and shapes."""
+        copy_into(self.shared, state["shared"])
+        copy_into(self.private, state["private"])
+        self.adam.optimizer.load_state_dict(state["optimizer"])
+        self.aggregator.load_state_dict(state["aggregator"])
+        self.generator.set_state(state["generator"].cpu())
+
+
+@torch.no_grad()
+def copy_into(own: Parameters, saved: Parameters) -> None:
+    """Write the saved values into the tensors that exist, which optimisers and captured work refer to."""
+    for name, leaf in own.items():
+        leaf.copy_(saved[name])
+
+
+def check_state(own: Any, saved: Any, where: str = "state") -> None:
+    """Raise a ValueError unless `saved` has the names and the tensor shapes of `own`, before anything is copied.
+
+    Optimiser and aggregator states are left to torch's own strict loading, since theirs depend on their progress.
+    """
+    if isinstance(own, Tensor):
+        if own.shape != saved.shape:
+            raise ValueError(f"{where} has shape {tuple(own.shape)} here and {tuple(saved.shape)} in the state")
+    elif isinstance(own, dict):
+        if own.keys() != saved.keys():
+            raise ValueError(f"{where} differs between agent and state in {sorted(own.keys() ^ saved.keys())}")
+        for name, value in own.items():
+            if name not in ("optimizer", "aggregator"):
+                check_state(value, saved[name], f"{where}.{name}")
