@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from mtrl import aggregators, envs, flag_help, flags
-from mtrl.envs.metaworld.tasks import BENCHMARKS, NUM_GOALS
 from mtrl.flags import UsageError
 from mtrl.settings import Settings, build
 
@@ -69,7 +68,7 @@ def _checked(settings: Settings) -> Settings:
     """Refuse settings that are valid one by one and impossible together or here."""
     _check_device("--device", settings.trainer.device)
     _check_device("--replay.device", settings.replay.device)
-    _check_eval_goals(settings.trainer.eval_goals)
+    _check_eval_goals(settings)
     for part in ("critic", "actor"):
         _check_aggregator(settings, part)
     if settings.resume is None and settings.trainer.run_dir is not None:
@@ -86,31 +85,23 @@ def _check_device(flag: str, device: str) -> None:
         raise UsageError(f"{flag}: expected auto or cpu, got 'cuda': this torch sees no CUDA device")
 
 
-def _check_eval_goals(count: int) -> None:
-    if count > NUM_GOALS:  # every suite has as many as Meta-World
-        raise UsageError(f"--eval-goals: expected at most {NUM_GOALS}, the goals of a task, got {count}")
+def _check_eval_goals(settings: Settings) -> None:
+    count, most = settings.trainer.eval_goals, envs.num_goals(settings.env)
+    if count > most:
+        raise UsageError(f"--eval-goals: expected at most {most}, the goals of a task of {settings.env}, got {count}")
 
 
 def _check_aggregator(settings: Settings, part: str) -> None:
     """Build the aggregator and fit it to the number of tasks, as training will."""
     import torch
 
-    num_tasks = _num_tasks(settings.env)
-    if num_tasks is None:
-        return
+    num_tasks = len(envs.task_names(settings.env))
     config = settings.configs()[f"{part}.aggregator"]
     try:
         method = aggregators.make(settings.names()[f"{part}.aggregator"], **dataclasses.asdict(config))
         method.setup(num_tasks, [torch.Size([1])], torch.device("cpu"))
     except ValueError as problem:
         raise UsageError(f"--{part}.aggregator on {settings.env}: {problem}") from problem
-
-
-def _num_tasks(env: str) -> int | None:
-    """Return the number of tasks where the name alone tells it."""
-    suite, tasks = envs.parse(env)
-    chosen = tasks or BENCHMARKS.get(suite)
-    return len(chosen) if chosen else None
 
 
 def _check_run_dir(run_dir: Path) -> None:

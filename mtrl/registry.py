@@ -24,11 +24,21 @@ def resolve(registry: Mapping[str, str], kind: str, name: str) -> type:
     return getattr(importlib.import_module(module), attribute)
 
 
-def check_name(choices: Iterable[str], kind: str, name: str) -> None:
-    """Raise a ValueError that lists `choices` and the nearest one unless `name` is among them."""
+def check_name(choices: Iterable[str], kind: str, name: str, *, also_near: Iterable[str] = ()) -> None:
+    """Do nothing where `name` is one of `choices`.
+
+    Args:
+        choices: The valid names.
+        kind: What they name, for the error ("aggregator").
+        name: The name to look up.
+        also_near: Names that are too many to list and may yet be the one that was meant.
+
+    Raises:
+        ValueError: `name` is none of them; the message lists the choices and the nearest name.
+    """
     choices = tuple(choices)
     if name in choices:
         return
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, (*choices, *also_near), n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"unknown {kind} {name!r}.{hint} Choices: {', '.join(choices)}.")

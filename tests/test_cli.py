@@ -268,6 +268,14 @@ def test_weights_must_match_the_tasks(capsys):
     assert "2 tasks" in message
 
 
+def test_weights_are_compared_with_the_tasks_of_every_suite(capsys):
+    assert "4 tasks" in refusal(capsys, "--env", "toy", "--aggregator", "aligned", "--aggregator.weights", 1, 2)
+
+
+def test_task_of_the_toy_suite_must_exist(capsys):
+    assert "Did you mean 'reach-east'" in refusal(capsys, "--env", "toy:reach-eats")
+
+
 def test_no_more_goals_can_be_evaluated_than_there_are(capsys):
     assert "--eval-goals: expected at most 50" in refusal(capsys, "--env", "toy", "--eval-goals", 51)
 

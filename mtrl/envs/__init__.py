@@ -10,23 +10,35 @@ Names can be checked without importing torch or MuJoCo.
 
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from mtrl.envs.metaworld.tasks import BENCHMARKS, MT50
+from mtrl.envs import toy_tasks
+from mtrl.envs.metaworld.tasks import MT10, MT25, MT50, NUM_GOALS
 from mtrl.registry import check_name
 
 if TYPE_CHECKING:
     from mtrl.interfaces import VectorEnv
 
-__all__ = ["check", "make", "names", "parse"]
+__all__ = ["check", "make", "names", "num_goals", "parse", "task_names"]
+
+
+class _Suite(NamedTuple):
+    """What must be known of a suite before it is built."""
+
+    make: str
+    """The function that builds it, as "module:function"."""
+    tasks: tuple[str, ...]
+    num_goals: int
+    """Goals per task."""
+
 
 _REGISTRY = {
-    "toy": "mtrl.envs.toy:make",
-    "toy_scaled": "mtrl.envs.toy:make",
-    "mt1": "mtrl.envs.metaworld:make",
-    "mt10": "mtrl.envs.metaworld:make",
-    "mt25": "mtrl.envs.metaworld:make",
-    "mt50": "mtrl.envs.metaworld:make",
+    "toy": _Suite("mtrl.envs.toy:make", toy_tasks.TASKS, toy_tasks.NUM_GOALS),
+    "toy_scaled": _Suite("mtrl.envs.toy:make", toy_tasks.TASKS, toy_tasks.NUM_GOALS),
+    "mt1": _Suite("mtrl.envs.metaworld:make", MT50, NUM_GOALS),  # any task, one at a time
+    "mt10": _Suite("mtrl.envs.metaworld:make", MT10, NUM_GOALS),
+    "mt25": _Suite("mtrl.envs.metaworld:make", MT25, NUM_GOALS),
+    "mt50": _Suite("mtrl.envs.metaworld:make", MT50, NUM_GOALS),
 }
 
 _BARE_TASKS_SUITE = "mt50"
@@ -47,21 +59,41 @@ def parse(name: str) -> tuple[str, tuple[str, ...] | None]:
     return name, None
 
 
+def task_names(name: str) -> tuple[str, ...]:
+    """Return the tasks of the environment `name`, in its order.
+
+    Raises:
+        ValueError: There is no such environment.
+    """
+    check(name)
+    suite, tasks = parse(name)
+    return tasks or _REGISTRY[suite].tasks
+
+
+def num_goals(name: str) -> int:
+    """Return the number of goals each task of the environment `name` has.
+
+    Raises:
+        ValueError: There is no such environment.
+    """
+    check(name)
+    return _REGISTRY[parse(name)[0]].num_goals
+
+
 def check(name: str) -> None:
-    """Raise unless `name` names an environment. Tasks of suites outside Meta-World are left to their `make`.
+    """Raise unless `name` names an environment.
 
     Raises:
         ValueError: The message says what was found, what was expected and which valid choice is nearest.
     """
     suite, tasks = parse(name)
-    check_name(_REGISTRY if tasks else (*_REGISTRY, *MT50), "environment", suite)
+    check_name(_REGISTRY, "environment", suite, also_near=() if tasks else MT50)
     if tasks is None:
         if suite == "mt1":
             raise ValueError("environment 'mt1' needs a task, as in 'mt1:reach-v3'")
         return
-    if suite in BENCHMARKS:
-        for task in tasks:
-            check_name(BENCHMARKS[suite], f"task of {suite}", task)
+    for task in tasks:
+        check_name(_REGISTRY[suite].tasks, f"task of {suite}", task)
     repeated = sorted({task for task in tasks if tasks.count(task) > 1})
     if repeated:
         raise ValueError(f"environment {name!r} names {', '.join(repeated)} more than once, expected each task once")
@@ -84,6 +116,6 @@ def make(
     """
     check(name)
     suite, tasks = parse(name)
-    module, _, function = _REGISTRY[suite].partition(":")
+    module, _, function = _REGISTRY[suite].make.partition(":")
     build: Callable[..., VectorEnv] = getattr(importlib.import_module(module), function)
     return build(suite, tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, workers=workers)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from mtrl.envs.toy_tasks import NUM_GOALS, TASKS
 from mtrl.interfaces import EnvSpec, Step
-from mtrl.registry import check_name
 from mtrl.seeding import numpy_generator
 
 DIRECTIONS = {
@@ -31,7 +31,6 @@ SCALED_REWARDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 """Strictly increasing transforms of the reward in [-1, 1]: identity, scaled, exponential, sign(r) r^4."""
 
-NUM_GOALS = 50
 MAX_EPISODE_STEPS = 50
 GOAL_DISTANCE = 0.7
 GOAL_SPREAD = 0.2
@@ -43,15 +42,9 @@ INERTIA = 0.5
 def make(
     name: str, tasks: tuple[str, ...] | None, *, seed: int, goal_seed: int, envs_per_task: int, workers: int | None
 ) -> "Toy":
-    """Build the suite `name` (toy or toy_scaled) with the given tasks, all four by default.
-
-    Raises:
-        ValueError: A task is unknown.
-    """
+    """Build the suite `name` (toy or toy_scaled) with the given tasks, all four by default."""
     del workers  # stepping all copies is one array operation
-    tasks = tasks or tuple(DIRECTIONS)
-    for task in tasks:
-        check_name(DIRECTIONS, "task", task)
+    tasks = tasks or TASKS
     transforms = [SCALED_REWARDS[task] for task in tasks] if name == "toy_scaled" else None
     return Toy(tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, reward_transforms=transforms)
 
