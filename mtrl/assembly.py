@@ -26,9 +26,7 @@ def make_env(settings: "Settings", envs_per_task: int) -> VectorEnv:
     )
 
 
-def make_agent(
-    settings: "Settings", spec: EnvSpec, device: torch.device, stopwatch: Stopwatch | None = None
-) -> Agent:
+def make_agent(settings: "Settings", spec: EnvSpec, device: torch.device, stopwatch: Stopwatch | None = None) -> Agent:
     """Build the run's agent as it is before its first update.
 
     Raises:

@@ -115,7 +115,9 @@ def check_task_weights(weights: tuple[float, ...] | None) -> None:
         raise ValueError(f"weights must be finite, non-negative and not all zero, got {weights}")
 
 
-def resolve_task_weights(weights: tuple[float, ...] | None, num_tasks: int, device: torch.device) -> Float[Tensor, " task"]:
+def resolve_task_weights(
+    weights: tuple[float, ...] | None, num_tasks: int, device: torch.device
+) -> Float[Tensor, " task"]:
     """Return `weights` as they are, or 1/T for each task, in float64.
 
     Raises:

@@ -1,5 +1,6 @@
 """The layers all architectures are made of, as parameters by name and plain functions."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +16,7 @@ def init_hidden(dims: Sequence[int], generator: torch.Generator) -> Parameters:
     Source: He et al., "Delving Deep into Rectifiers", 2015, equation 10.
     """
     parameters = {}
-    for index, (fan_in, fan_out) in enumerate(zip(dims, dims[1:], strict=False)):
+    for index, (fan_in, fan_out) in enumerate(itertools.pairwise(dims)):
         weight = nn.init.kaiming_uniform_(torch.empty(fan_out, fan_in), nonlinearity="relu", generator=generator)
         parameters[f"hidden.{index}.weight"] = weight
         parameters[f"hidden.{index}.bias"] = torch.zeros(fan_out)

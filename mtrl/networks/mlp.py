@@ -24,9 +24,7 @@ class MLP:
             """Check the widths."""
             check_hidden_dims(self.hidden_dims)
 
-    def __init__(
-        self, config: Config, *, input_dim: int, output_dim: int, num_tasks: int, output_bound: float
-    ) -> None:
+    def __init__(self, config: Config, *, input_dim: int, output_dim: int, num_tasks: int, output_bound: float) -> None:
         self.num_tasks = num_tasks
         self._dims = (input_dim + num_tasks, *config.hidden_dims)
         self._output_dim = output_dim
