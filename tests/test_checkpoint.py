@@ -46,11 +46,17 @@ def test_parts_load_without_executing_anything(tmp_path):
     torch.load(folder / "agent.pt", weights_only=True)
 
 
+def newest(folder):
+    found = checkpoint.latest(folder)
+    assert found is not None
+    return found
+
+
 def test_only_the_newest_two_are_kept(tmp_path):
     for step in (5, 40, 300):
         checkpoint.save(tmp_path, step, {"agent": {"step": step}})
     assert [int(path.name) for path in sorted(tmp_path.iterdir())] == [40, 300]
-    assert checkpoint.load(checkpoint.latest(tmp_path), "agent") == {"step": 300}
+    assert checkpoint.load(newest(tmp_path), "agent") == {"step": 300}
 
 
 def test_the_same_step_can_be_saved_again(tmp_path):
@@ -67,7 +73,7 @@ def test_an_unfinished_checkpoint_is_not_seen_and_is_swept(tmp_path):
     checkpoint.save(tmp_path, 5, {"agent": {}})
     with pytest.raises(AttributeError):
         checkpoint.save(tmp_path, 9, {"agent": {}, "bad": {"f": lambda: None}})
-    assert checkpoint.latest(tmp_path).name == "000000000005"
+    assert newest(tmp_path).name == "000000000005"
     checkpoint.save(tmp_path, 10, {"agent": {}})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000000005", "000000000010"]
 
@@ -83,10 +89,11 @@ def test_a_killed_writer_always_leaves_a_whole_checkpoint(tmp_path):
     for attempt in range(3):
         writer = multiprocessing.get_context("fork").Process(target=_save_forever, args=(tmp_path,))
         writer.start()
+        assert writer.pid is not None
         time.sleep(0.05 + 0.037 * attempt)
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
-        newest = checkpoint.latest(tmp_path)
-        state = checkpoint.load(newest, "agent")
-        assert state["step"] == int(newest.name)
+        folder = newest(tmp_path)
+        state = checkpoint.load(folder, "agent")
+        assert state["step"] == int(folder.name)
         assert torch.equal(state["tensor"], torch.arange(500_000.0))

@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from mtrl.trainer import Config, EpisodeStatistics, NonFiniteError, Trainer
 
 CPU = torch.device("cpu")
 TASKS = ("reach-east", "reach-west")
-SMALL = {
+SMALL: dict[str, Any] = {
     "total_steps": 400,
     "warmup_steps": 50,
     "eval_every": 200,
@@ -95,7 +96,9 @@ def assert_same_state(a, b):
 
 
 def everything(trainer):
-    return [load(latest(trainer.run_dir / "checkpoints"), part) for part in ("agent", "replay", "env", "trainer")]
+    checkpoint = latest(trainer.run_dir / "checkpoints")
+    assert checkpoint is not None
+    return [load(checkpoint, part) for part in ("agent", "replay", "env", "trainer")]
 
 
 def test_counts_follow_the_configuration(tmp_path):
