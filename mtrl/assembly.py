@@ -14,14 +14,21 @@ if TYPE_CHECKING:
     from mtrl.cli import Settings
 
 
-def make_env(settings: "Settings", envs_per_task: int) -> VectorEnv:
-    """Build the run's environments: same tasks, goals and seed, any number of copies."""
+def make_env(settings: "Settings", tasks: tuple[str, ...] | None = None, envs_per_task: int | None = None) -> VectorEnv:
+    """Build the run's environments, or some of its tasks with the goals they have in the run.
+
+    Args:
+        settings: Of the run.
+        tasks: Which of the run's tasks; all by default.
+        envs_per_task: Copies of each task; as many as the run has by default.
+    """
     config = settings.trainer
+    suite, _ = envs.parse(settings.env)
     return envs.make(
-        settings.env,
+        settings.env if tasks is None else f"{suite}:{','.join(tasks)}",
         seed=config.seed,
         goal_seed=config.goal_seed,
-        envs_per_task=envs_per_task,
+        envs_per_task=envs_per_task or config.envs_per_task,
         workers=config.workers,
     )
 

@@ -40,13 +40,13 @@ def say_time(settings: "Settings", make_agent: Callable[[], Agent], env: VectorE
     Args:
         settings: Of the run.
         make_agent: Builds an agent to be thrown away.
-        env: One copy of every task; left wherever the measurement ends.
+        env: The run's environments; left as they were.
         device: Of the learner.
     """
     config = settings.trainer
     spec = env.spec
     update = seconds_per_update(make_agent, spec, settings.agent_config.batch_size, device)
-    step = seconds_per_vector_step(env) * config.envs_per_task
+    step = seconds_per_vector_step(env)
     vector_steps = config.total_steps / (spec.num_tasks * config.envs_per_task)
     learning_steps = max(0.0, vector_steps - config.warmup_steps / config.envs_per_task)
     total = vector_steps * step + learning_steps * config.updates_per_step * update
@@ -74,15 +74,18 @@ def seconds_per_update(make_agent: Callable[[], Agent], spec: EnvSpec, batch_siz
 
 
 def seconds_per_vector_step(env: VectorEnv) -> float:
-    """Time one random step of every environment in `env`, which is left wherever that ends."""
+    """Time one random step of every environment in `env`, which is left as it was."""
     spec = env.spec
+    before = env.get_state()
     shape = (spec.num_tasks, spec.envs_per_task, spec.action_dim)
     generator = numpy_generator(_SEED, "cost")
     env.reset()
     start = time.perf_counter()
     for _ in range(_ENV_STEPS):
         env.step(generator.uniform(-1, 1, shape).astype(np.float32))
-    return (time.perf_counter() - start) / _ENV_STEPS
+    seconds = (time.perf_counter() - start) / _ENV_STEPS
+    env.set_state(before)
+    return seconds
 
 
 def _random_batch(spec: EnvSpec, batch_size: int, device: torch.device) -> Batch:

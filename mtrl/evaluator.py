@@ -1,6 +1,7 @@
 """Evaluation: chosen goals of every task, each exactly once, with the deterministic policy."""
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,12 @@ from jaxtyping import Bool, Float, Int
 from mtrl.interfaces import VectorEnv
 
 Policy = Callable[[Float[np.ndarray, "task env obs"]], Float[np.ndarray, "task env action"]]
+
+MakeEnv = Callable[[tuple[str, ...], int], VectorEnv]
+"""Builds environments of some of the tasks: (task names, copies of each) -> environments."""
+
+ENVS_AT_ONCE = 10
+"""Environments alive at a time during an evaluation. A Meta-World environment takes about 25 MB."""
 
 
 class Evaluation(NamedTuple):
@@ -34,8 +41,43 @@ def spread_goals(num_goals: int, count: int) -> Int[np.ndarray, " goal"]:
     return np.linspace(0, num_goals - 1, count).round().astype(np.int64)
 
 
-def evaluate(env: VectorEnv, policy: Policy, goals: Int[np.ndarray, " goal"]) -> Evaluation:
-    """Run one episode of every task for every goal.
+def evaluate(
+    make_env: MakeEnv, task_names: tuple[str, ...], policy: Policy, goals: Int[np.ndarray, " goal"]
+) -> Evaluation:
+    """Run one episode of every task for every goal, in environments that exist for nothing else.
+
+    A few tasks at a time, so that fifty of them need no more memory than ten.
+
+    Args:
+        make_env: Builds the environments; they are closed again.
+        task_names: All tasks the policy knows, in its order.
+        policy: Observations of all tasks -> actions.
+        goals: Goal indices.
+    """
+    parts = []
+    for first in range(0, len(task_names), ENVS_AT_ONCE):
+        group = slice(first, first + ENVS_AT_ONCE)
+        names = task_names[group]
+        copies = min(len(goals), ENVS_AT_ONCE // len(names))
+        with closing(make_env(names, copies)) as env:
+            parts.append(evaluate_env(env, _restrict(policy, len(task_names), group), goals))
+    columns = zip(*(part[1:] for part in parts), strict=True)
+    return Evaluation(goals, *(np.concatenate(column) for column in columns))
+
+
+def _restrict(policy: Policy, num_tasks: int, group: slice) -> Policy:
+    """Return the policy of some of the tasks; the others are shown zeros, and their actions dropped."""
+
+    def restricted(obs: Float[np.ndarray, "task env obs"]) -> Float[np.ndarray, "task env action"]:
+        everything = np.zeros((num_tasks, *obs.shape[1:]), dtype=obs.dtype)
+        everything[group] = obs
+        return policy(everything)[group]
+
+    return restricted
+
+
+def evaluate_env(env: VectorEnv, policy: Policy, goals: Int[np.ndarray, " goal"]) -> Evaluation:
+    """Run one episode of every task of `env` for every goal.
 
     Args:
         env: Used for nothing else: its episodes are started and left anywhere.

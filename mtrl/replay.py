@@ -44,7 +44,8 @@ class Replay:
         self.capacity = capacity
         self._widths = (spec.obs_dim, spec.action_dim, 1, spec.obs_dim, 1)
         _check_memory(storage_bytes(spec, capacity), spec, device)
-        self._storage = torch.zeros(spec.num_tasks, capacity, sum(self._widths), device=device)
+        # Not zeroed: the system hands out memory as rows are written, and no row is read before.
+        self._storage = torch.empty(spec.num_tasks, capacity, sum(self._widths), device=device)
         self._tasks = torch.arange(spec.num_tasks, device=device)[:, None]
         self._generator = torch_generator(seed, "replay", device=device)
         # Kept on the host: where to write next, and how many rows are filled, per task.

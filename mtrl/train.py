@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 usage, 3 a loss or gradient is not finite, 4 environments 
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mtrl.cli import error, parse
@@ -63,10 +64,10 @@ def build(settings: "Settings") -> "Trainer":
     stopwatch = Stopwatch()
     try:
         checkpoint = run_directory.checkpoint_to_resume(settings)
-        env, eval_env = make_env(settings, config.envs_per_task), make_env(settings, 1)
+        env = make_env(settings)
         cost.say_memory(settings, env.spec, device, replay_device)
         replay = Replay(env.spec, settings.replay.capacity, replay_device, config.seed)
-        cost.say_time(settings, lambda: make_agent(settings, env.spec, device), eval_env, device)
+        cost.say_time(settings, lambda: make_agent(settings, env.spec, device), env, device)
         agent = make_agent(settings, env.spec, device, stopwatch)
     except ValueError as problem:
         error(str(problem))
@@ -75,7 +76,7 @@ def build(settings: "Settings") -> "Trainer":
     return Trainer(
         config,
         env=env,
-        eval_env=eval_env,
+        make_eval_env=partial(make_env, settings),
         agent=agent,
         replay=replay,
         batch_size=settings.agent_config.batch_size,

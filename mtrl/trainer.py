@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtrl import checkpoint
-from mtrl.evaluator import evaluate, spread_goals
+from mtrl.evaluator import MakeEnv, evaluate, spread_goals
 from mtrl.interfaces import Agent, Metrics, Step, VectorEnv
 from mtrl.loggers import Console, JsonLines, TensorBoard, Values
 from mtrl.replay import Replay
@@ -90,7 +90,7 @@ class Trainer:
         config: Config,
         *,
         env: VectorEnv,
-        eval_env: VectorEnv,
+        make_eval_env: MakeEnv,
         agent: Agent,
         replay: Replay,
         batch_size: int,
@@ -101,7 +101,7 @@ class Trainer:
     ) -> None:
         """Join the parts; with `resume_from`, a checkpoint, continue where it was written."""
         self.config = config
-        self.env, self.eval_env, self.agent, self.replay = env, eval_env, agent, replay
+        self.env, self.make_eval_env, self.agent, self.replay = env, make_eval_env, agent, replay
         self.batch_size = batch_size
         self.device = device
         self.run_dir = run_dir
@@ -121,7 +121,7 @@ class Trainer:
             JsonLines(run_dir / "metrics.jsonl", names, self.step_count),
             TensorBoard(run_dir, names, self.step_count),
         )
-        self._last_record = _Progress()
+        self._last_record = _Progress(self.step_count, self.update_count)
 
     @property
     def steps_per_vector_step(self) -> int:
@@ -161,7 +161,7 @@ class Trainer:
 
     def close(self) -> None:
         """Close environments and files."""
-        for part in (self.env, self.eval_env, *self._loggers):
+        for part in (self.env, *self._loggers):
             part.close()
 
     def save(self) -> Path:
@@ -274,7 +274,7 @@ class Trainer:
         """Evaluate the deterministic policy, write a record and tell the person."""
         with self.stopwatch("evaluation"):
             self._console.status(self.step_count, "evaluating")
-            result = evaluate(self.eval_env, self._policy, self._eval_goals)
+            result = evaluate(self.make_eval_env, self.env.spec.task_names, self._policy, self._eval_goals)
         with self.stopwatch("logging"):
             success, returns = result.success.mean(1), result.returns.mean(1)
             self._write(
@@ -359,15 +359,15 @@ class EpisodeStatistics:
 class _Progress:
     """Speeds and time shares since the last record."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int, updates: int) -> None:
         self._seconds: dict[str, float] = {}
-        self._counts: tuple[int, int] | None = None
+        self._counts = (steps, updates)
 
     def rates(self, steps: int, updates: int, stopwatch: Stopwatch) -> dict[str, float]:
         """Return environment steps and updates per second and each section's share of the time."""
         spent = {name: seconds - self._seconds.get(name, 0.0) for name, seconds in stopwatch.seconds.items()}
         total = sum(spent.values())
-        last_steps, last_updates = self._counts or (steps, updates)
+        last_steps, last_updates = self._counts
         self._seconds, self._counts = dict(stopwatch.seconds), (steps, updates)
         return {
             "speed/env_steps_per_second": (steps - last_steps) / total,

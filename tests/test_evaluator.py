@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from mtrl.envs.toy import make
-from mtrl.evaluator import evaluate, spread_goals
+from mtrl.envs.toy import DIRECTIONS, Toy, make
+from mtrl.evaluator import ENVS_AT_ONCE, evaluate, evaluate_env, spread_goals
 from mtrl.interfaces import EnvSpec, Step
 
 
@@ -56,7 +56,7 @@ def no_action(obs):
 @pytest.mark.parametrize("envs_per_task", [1, 3, 8])
 def test_every_goal_of_every_task_is_run_once_and_lands_in_its_place(envs_per_task):
     goals = np.array([0, 1, 2, 3, 4])
-    result = evaluate(CountingEnv(envs_per_task), no_action, goals)
+    result = evaluate_env(CountingEnv(envs_per_task), no_action, goals)
     # An episode with goal g has 3 + g steps of reward 1 + 10 * task.
     np.testing.assert_allclose(result.returns, np.outer([1, 11], 3 + goals))
     assert (result.success == (goals % 2 == 1)).all()
@@ -64,7 +64,7 @@ def test_every_goal_of_every_task_is_run_once_and_lands_in_its_place(envs_per_ta
 
 
 def test_an_episode_with_an_invalid_step_counts_as_failed():
-    result = evaluate(CountingEnv(1), no_action, np.array([5, 7]))
+    result = evaluate_env(CountingEnv(1), no_action, np.array([5, 7]))
     assert result.success.tolist() == [[False, True], [False, True]]
 
 
@@ -83,7 +83,31 @@ def test_a_number_of_goals_outside_the_range_is_refused(count):
 def test_results_do_not_depend_on_how_many_copies_run_side_by_side():
     def run(envs_per_task):
         env = make("toy", None, seed=0, goal_seed=0, envs_per_task=envs_per_task, workers=None)
-        return evaluate(env, lambda obs: 0.3 - obs[..., :2], np.arange(7))
+        return evaluate_env(env, lambda obs: 0.3 - obs[..., :2], np.arange(7))
 
     one, four = run(1), run(4)
     assert all(np.array_equal(a, b) for a, b in zip(one, four, strict=True))
+
+
+def test_tasks_are_evaluated_a_few_at_a_time_and_every_policy_meets_its_own_task(monkeypatch):
+    monkeypatch.setattr("mtrl.evaluator.ENVS_AT_ONCE", 3)
+    tasks = ("reach-south", "reach-east", "reach-west", "reach-north")
+    alive = []
+
+    class Watched(Toy):
+        def __init__(self, names, copies):
+            super().__init__(names, seed=0, goal_seed=0, envs_per_task=copies)
+            alive.append(len(names) * copies)
+
+        def close(self):
+            alive[-1] = -alive[-1]  # closed before the next one is made
+
+    def toward_own_goal(obs):
+        direction = 0.7 * np.array([DIRECTIONS[task] for task in tasks])[:, None]
+        return 10 * (direction + obs[..., 4:6] - obs[..., :2] - obs[..., 2:4])
+
+    result = evaluate(Watched, tasks, toward_own_goal, np.arange(5))
+    assert alive == [-3, -3]  # three tasks once, then one task three times
+    assert result.success.shape == (4, 5)
+    assert result.success.all()
+    assert ENVS_AT_ONCE == 10

@@ -37,7 +37,10 @@ SMALL: dict[str, Any] = {
 def build(run_dir, aggregator="aligned", resume_from=None, **options):
     config = Config(**(SMALL | options))
     env = make_toy("toy", TASKS, seed=config.seed, goal_seed=0, envs_per_task=config.envs_per_task, workers=None)
-    eval_env = make_toy("toy", TASKS, seed=config.seed, goal_seed=0, envs_per_task=1, workers=None)
+
+    def make_eval_env(tasks, copies):
+        return make_toy("toy", tasks, seed=config.seed, goal_seed=0, envs_per_task=copies, workers=None)
+
     stopwatch = Stopwatch()
     agent = MTSAC(
         MTSAC.Config(batch_size=8),
@@ -53,7 +56,7 @@ def build(run_dir, aggregator="aligned", resume_from=None, **options):
     return Trainer(
         config,
         env=env,
-        eval_env=eval_env,
+        make_eval_env=make_eval_env,
         agent=agent,
         replay=Replay(env.spec, 1000, CPU, config.seed),
         batch_size=8,
