@@ -40,7 +40,7 @@ def say_time(settings: "Settings", make_agent: Callable[[], Agent], env: VectorE
     Args:
         settings: Of the run.
         make_agent: Builds an agent to be thrown away.
-        env: The run's environments; left as they were.
+        env: The run's environments; left at the start of an episode.
         device: Of the learner.
     """
     config = settings.trainer
@@ -74,12 +74,12 @@ def seconds_per_update(make_agent: Callable[[], Agent], spec: EnvSpec, batch_siz
 
 
 def seconds_per_vector_step(env: VectorEnv) -> float:
-    """Time one random step of every environment in `env`, which is left as it was."""
+    """Time one random step of every environment in `env`, which is left at the start of an episode."""
     spec = env.spec
+    env.reset()
     before = env.get_state()
     shape = (spec.num_tasks, spec.envs_per_task, spec.action_dim)
     generator = numpy_generator(_SEED, "cost")
-    env.reset()
     start = time.perf_counter()
     for _ in range(_ENV_STEPS):
         env.step(generator.uniform(-1, 1, shape).astype(np.float32))
