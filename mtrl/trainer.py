@@ -115,6 +115,7 @@ class Trainer:
         self._episodes = EpisodeStatistics(env.spec.num_tasks, env.spec.envs_per_task)
         self._metrics: Metrics = {}
         self.obs = self._load(resume_from) if resume_from else env.reset().copy()
+        self._first_step = self.step_count
         names = env.spec.task_names
         self._console = Console(config.total_steps, names)
         self._loggers = (
@@ -149,11 +150,13 @@ class Trainer:
 
     def _finish(self, stop: StopRequest) -> None:
         """Record and save where the run ends, as far as the last step has not done so."""
-        if not self._passed(self.config.log_every):
+        has_stepped = self.step_count > self._first_step  # else nothing is new since the start
+        if has_stepped and not self._passed(self.config.log_every):
             self._log()
-        if stop.received is None and self.config.eval_every and not self._passed(self.config.eval_every):
+        is_complete = stop.received is None
+        if has_stepped and is_complete and self.config.eval_every and not self._passed(self.config.eval_every):
             self._evaluate()
-        if not self._passed(self.config.checkpoint_every):
+        if not (has_stepped and self._passed(self.config.checkpoint_every)):
             self.save()
         if stop.received is not None:
             self._console.line(f"{stop.received.name}: saved at step {self.step_count:,} in {self.run_dir}")

@@ -181,6 +181,18 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, aggrega
     assert_same_state(everything(whole), everything(second))
 
 
+def test_a_signal_before_the_first_step_saves_and_records_nothing(tmp_path):
+    trainer = build(tmp_path / "run")
+    stop = StopRequest()
+    stop._receive(2, None)
+    trainer.run(stop)
+    trainer.close()
+    checkpoint = latest(tmp_path / "run" / "checkpoints")
+    assert checkpoint is not None
+    assert load(checkpoint, "trainer")["step_count"] == 0
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == ""
+
+
 def test_logging_and_evaluating_more_often_changes_nothing_learned(tmp_path):
     rare = train(tmp_path / "rare", aggregator="pcgrad", log_every=400, eval_every=0)
     often = train(tmp_path / "often", aggregator="pcgrad", log_every=20, eval_every=40)
