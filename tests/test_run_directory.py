@@ -1,0 +1,137 @@
+"""The folder of a run: its name, what it records, and what it can be resumed from."""
+
+import datetime as dt
+import json
+import platform
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mtrl import checkpoint, cli, run_directory
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def stopped_clock(monkeypatch):
+    class Clock(dt.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    monkeypatch.setattr(run_directory, "dt", SimpleNamespace(datetime=Clock, UTC=dt.UTC))
+
+
+def prepare(*argv: str) -> Path:
+    return run_directory.prepare(cli.parse(["--env", "toy", *argv]))
+
+
+@pytest.mark.usefixtures("stopped_clock")
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        ([], "toy-mean-0-20260102-030405"),
+        (["--aggregator", "aligned", "--seed", "3"], "toy-aligned-3-20260102-030405"),
+        (["--critic.aggregator", "aligned"], "toy-aligned-mean-0-20260102-030405"),
+        (["--env", "mt10:reach-v3,push-v3"], "mt10-reach-v3-push-v3-mean-0-20260102-030405"),
+    ],
+)
+def test_a_run_is_named_by_what_it_is(argv, name):
+    assert prepare(*argv) == Path("runs") / name
+
+
+@pytest.mark.usefixtures("stopped_clock")
+def test_runs_that_start_in_the_same_second_are_numbered():
+    assert [prepare().name.removeprefix("toy-mean-0-20260102-030405") for _ in range(3)] == ["", "-2", "-3"]
+
+
+def test_a_name_stays_short_for_many_tasks():
+    tasks = ("reach-v3", "push-v3", "pick-place-v3", "door-open-v3", "drawer-open-v3", "drawer-close-v3")
+    assert len(prepare("--env", ",".join(tasks)).name) < 100
+
+
+def test_the_folder_asked_for_is_made_with_its_parents():
+    assert prepare("--run-dir", "a/b/c") == Path("a/b/c")
+
+
+def test_the_settings_are_written_as_a_preset():
+    run_dir = prepare("--seed", "5", "--run-dir", "run")
+    again = cli.parse(["--preset", str(run_dir / "config.yaml"), "--run-dir", "again"])
+    assert (again.env, again.trainer.seed) == ("toy", 5)
+
+
+def test_resuming_keeps_the_settings_and_adds_a_start():
+    run_dir = prepare("--run-dir", "run")
+    written = (run_dir / "config.yaml").read_text()
+    resumed = cli.parse(["--resume", "run", "--total-steps", "123456"])
+    assert run_directory.prepare(resumed) == run_dir
+    assert (run_dir / "config.yaml").read_text() == written
+    assert len(json.loads((run_dir / "environment.json").read_text())) == 2
+
+
+def test_a_new_run_resumes_nothing():
+    assert run_directory.checkpoint_to_resume(cli.parse(["--env", "toy"])) is None
+
+
+def test_the_newest_checkpoint_is_resumed():
+    run_dir = prepare("--run-dir", "run")
+    for step in (10, 20):
+        checkpoint.save(run_dir / "checkpoints", step, {})
+    assert run_directory.checkpoint_to_resume(cli.parse(["--resume", "run"])) == run_dir / "checkpoints/000000000020"
+
+
+def test_a_run_without_a_checkpoint_says_so():
+    prepare("--run-dir", "run")
+    with pytest.raises(ValueError, match="--resume: run has no complete checkpoint"):
+        run_directory.checkpoint_to_resume(cli.parse(["--resume", "run"]))
+
+
+def test_a_start_is_described_in_json(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", "--env", "toy"])
+    monkeypatch.setattr(run_directory, "_PACKAGES", ("torch", "no-such-package"))
+    found = json.loads(json.dumps(run_directory.describe_environment()))
+    assert found["command"][1:] == ["train.py", "--env", "toy"]
+    assert found["versions"]["python"] == platform.python_version()
+    assert found["versions"]["torch"]
+    assert found["versions"]["no-such-package"] is None
+    assert found["cores"] >= 1
+
+
+def git(*argv: str) -> str:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    return subprocess.run(["git", *identity, *argv], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_commit_is_marked_where_files_differ_from_it(monkeypatch, tmp_path):
+    code = tmp_path / "code.py"
+    monkeypatch.setattr(run_directory, "__file__", str(code))
+    assert run_directory.describe_environment()["commit"] is None  # no checkout
+    code.write_text("1")
+    git("init")
+    git("add", "code.py")
+    git("commit", "-m", "code")
+    commit = git("rev-parse", "HEAD")
+    assert run_directory.describe_environment()["commit"] == commit
+    code.write_text("2")
+    assert run_directory.describe_environment()["commit"] == f"{commit}+changes"
+
+
+def test_a_machine_without_git_has_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert run_directory._commit() is None
+
+
+def test_the_processor_is_named_as_the_kernel_does(monkeypatch, tmp_path):
+    file = tmp_path / "cpuinfo"
+    monkeypatch.setattr(run_directory, "Path", lambda _: file)
+    monkeypatch.setattr(platform, "processor", lambda: "fallback")
+    assert run_directory._cpu_name() == "fallback"  # no such file
+    file.write_text("processor : 0\n")
+    assert run_directory._cpu_name() == "fallback"  # a kernel that does not tell
+    file.write_text("processor : 0\nmodel name : Some: CPU\nmodel name : Other\n")
+    assert run_directory._cpu_name() == "Some: CPU"

@@ -1,0 +1,41 @@
+"""Requests to stop: the first signal is remembered, the second ends the process."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from mtrl.signals import StopRequest
+
+HANDLED = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture(autouse=True)
+def own_handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in HANDLED}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_without_a_signal_nothing_was_requested():
+    stop = StopRequest()
+    assert stop.received is None
+    assert stop.exit_code == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_is_remembered_and_becomes_the_exit_code(number, code):
+    stop = StopRequest()
+    stop.install()
+    os.kill(os.getpid(), number)
+    assert stop.received is number
+    assert stop.exit_code == code
+
+
+def test_the_second_signal_has_its_default_effect():
+    stop = StopRequest()
+    stop.install()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert [signal.getsignal(number) for number in HANDLED] == [signal.SIG_DFL, signal.SIG_DFL]
