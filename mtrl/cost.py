@@ -1,6 +1,5 @@
 """What a run will cost on this machine, said before it starts."""
 
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ import torch
 
 from mtrl import configs, envs
 from mtrl.interfaces import Agent, Batch, EnvSpec, VectorEnv
-from mtrl.loggers import duration
+from mtrl.loggers import duration, say
 from mtrl.replay import storage_bytes
 from mtrl.seeding import numpy_generator, torch_generator
 
@@ -28,7 +27,7 @@ LONG_RUN_SECONDS = 12 * 3600
 def say_memory(settings: "Settings", spec: EnvSpec, device: torch.device, replay_device: torch.device) -> None:
     """Print the devices and the memory that the replay is about to take."""
     size = storage_bytes(spec, settings.replay.capacity) / 2**20
-    _say(
+    say(
         f"{spec.num_tasks} tasks x {spec.envs_per_task} environments, learner on {device}, "
         f"replay of {settings.replay.capacity:,} transitions per task: {size:,.0f} MiB on {replay_device}"
     )
@@ -50,13 +49,13 @@ def say_time(settings: "Settings", make_agent: Callable[[], Agent], env: VectorE
     vector_steps = config.total_steps / (spec.num_tasks * config.envs_per_task)
     learning_steps = max(0.0, vector_steps - config.warmup_steps / config.envs_per_task)
     total = vector_steps * step + learning_steps * config.updates_per_step * update
-    _say(
+    say(
         f"one update takes {1000 * update:.1f} ms and one step of all environments {1000 * step:.1f} ms: "
         f"{config.total_steps:,} environment steps will take about {duration(total)} without evaluations"
     )
     sized = f"{envs.parse(settings.env)[0]}_cpu"
     if device.type == "cpu" and total > LONG_RUN_SECONDS and sized in configs.names():
-        _say(f"this machine has no GPU; --preset {sized} is sized for that")
+        say(f"this machine has no GPU; --preset {sized} is sized for that")
 
 
 def seconds_per_update(make_agent: Callable[[], Agent], spec: EnvSpec, batch_size: int, device: torch.device) -> float:
@@ -98,8 +97,3 @@ def _random_batch(spec: EnvSpec, batch_size: int, device: torch.device) -> Batch
     task = torch.arange(spec.num_tasks, device=device)[:, None].expand(shape)
     zeros = torch.zeros(shape, device=device)
     return Batch(draw(spec.obs_dim), draw(spec.action_dim).tanh(), draw(), draw(spec.obs_dim), zeros, task)
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()

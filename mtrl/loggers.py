@@ -71,18 +71,30 @@ class Console:
         self._total_steps = total_steps
         self._task_names = task_names
         self._start: tuple[float, int] | None = None
+        self._is_learning = False
         self._last_status = 0.0
-        self._success = "no evaluation yet"
+        self._success = "no episode yet"
+        self._is_evaluated = False
 
-    def status(self, step: int, phase: str) -> None:
-        """Redraw the status line, at most once a second; nothing where the output is no terminal."""
+    def status(self, step: int, num_updates: int) -> None:
+        """Redraw the status line, at most once a second; nothing where the output is no terminal.
+
+        Speed and time left are those since learning began: the random steps before it are many times faster.
+        """
         now = time.monotonic()
-        if self._start is None:
+        if self._start is None or (num_updates > 0 and not self._is_learning):
             self._start = (now, step)
+        self._is_learning = num_updates > 0
         if self._is_terminal and now - self._last_status >= 1:
             self._last_status = now
+            phase = "learning" if self._is_learning else "random steps"
             self._stream.write(f"\r\033[K{self._progress(step)} | {phase} | {self._success}")
             self._stream.flush()
+
+    def training(self, success: np.ndarray) -> None:
+        """Take in the exploring policy's success per task (NaN: no episode); shown until there is an evaluation."""
+        if not self._is_evaluated and not np.isnan(success).all():
+            self._success = f"training success {np.nanmean(success):.3f}"
 
     def evaluation(self, step: int, success: np.ndarray, returns: np.ndarray) -> None:
         """Print one line: progress, mean and worst-task success, mean return.
@@ -92,6 +104,7 @@ class Console:
             success: Success rate per task.
             returns: Mean return per task.
         """
+        self._is_evaluated = True
         worst = int(success.argmin())
         self._success = f"success {success.mean():.3f}, worst {success[worst]:.2f} {self._task_names[worst]}"
         self.line(f"{self._progress(step)} | {self._success} | return {returns.mean():.1f}")
@@ -107,9 +120,15 @@ class Console:
         start_time, start_step = self._start or (time.monotonic(), step)
         elapsed = time.monotonic() - start_time
         rate = (step - start_step) / elapsed if elapsed > 0 else 0.0
-        left = duration((self._total_steps - step) / rate) if rate > 0 else "?"
+        left = duration((self._total_steps - step) / rate) if rate > 0 and self._is_learning else "?"
         share = 100 * step / self._total_steps
         return f"{step:,}/{self._total_steps:,} steps ({share:.1f}%) | {rate:,.0f} steps/s | {left} left"
+
+
+def say(line: str) -> None:
+    """Print a line at once, also where the output is a pipe."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def duration(seconds: float) -> str:

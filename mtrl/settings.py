@@ -84,11 +84,12 @@ class Settings:
         }
 
     def to_yaml(self) -> str:
-        """Return all settings as a preset: read back, it gives the same settings."""
+        """Return all settings as a preset: read back, it gives the same settings, for a run directory of its own."""
         lines: dict[str, object] = dict(self.names())
         for section, config in self.configs().items():
             for name in _fields(type(config)):
                 lines[_key(section, name)] = _plain(getattr(config, name))
+        del lines["run_dir"]
         return yaml.safe_dump(lines, sort_keys=False, default_flow_style=None, allow_unicode=True)
 
 

@@ -1,4 +1,4 @@
-"""A stopwatch with named sections, for the time budget of a run."""
+"""A stopwatch with named sections, and the speeds and shares that follow from it."""
 
 import time
 from collections.abc import Iterator
@@ -29,3 +29,23 @@ class Stopwatch:
             own = elapsed - self._inner.pop()
             self._inner[-1] += elapsed
             self.seconds[section] = self.seconds.get(section, 0.0) + own
+
+
+class Rates:
+    """Speeds and time shares since the last record."""
+
+    def __init__(self, steps: int, updates: int) -> None:
+        self._seconds: dict[str, float] = {}
+        self._counts = (steps, updates)
+
+    def since_last(self, steps: int, updates: int, stopwatch: Stopwatch) -> dict[str, float]:
+        """Return environment steps and updates per second and each section's share of the time."""
+        spent = {name: seconds - self._seconds.get(name, 0.0) for name, seconds in stopwatch.seconds.items()}
+        total = sum(spent.values())
+        last_steps, last_updates = self._counts
+        self._seconds, self._counts = dict(stopwatch.seconds), (steps, updates)
+        return {
+            "speed/env_steps_per_second": (steps - last_steps) / total,
+            "speed/updates_per_second": (updates - last_updates) / total,
+            **{f"time_share/{name}": seconds / total for name, seconds in spent.items()},
+        }

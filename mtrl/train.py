@@ -52,6 +52,7 @@ def build(settings: "Settings") -> "Trainer":
 
     from mtrl import cost, run_directory
     from mtrl.assembly import choose_device, make_agent, make_env
+    from mtrl.loggers import say
     from mtrl.replay import Replay
     from mtrl.timing import Stopwatch
     from mtrl.trainer import Trainer
@@ -69,22 +70,22 @@ def build(settings: "Settings") -> "Trainer":
         replay = Replay(env.spec, settings.replay.capacity, replay_device, config.seed)
         cost.say_time(settings, lambda: make_agent(settings, env.spec, device), env, device)
         agent = make_agent(settings, env.spec, device, stopwatch)
+        run_dir = run_directory.prepare(settings)
+        say(f"run directory {run_dir}; watch it with: tensorboard --logdir {run_dir}")
+        return Trainer(
+            config,
+            env=env,
+            make_eval_env=partial(make_env, settings),
+            agent=agent,
+            replay=replay,
+            batch_size=settings.agent_config.batch_size,
+            device=device,
+            run_dir=run_dir,
+            stopwatch=stopwatch,
+            resume_from=checkpoint,
+        )
     except ValueError as problem:
         error(str(problem))
-    run_dir = run_directory.prepare(settings)
-    sys.stdout.write(f"run directory {run_dir}; watch it with: tensorboard --logdir {run_dir}\n")
-    return Trainer(
-        config,
-        env=env,
-        make_eval_env=partial(make_env, settings),
-        agent=agent,
-        replay=replay,
-        batch_size=settings.agent_config.batch_size,
-        device=device,
-        run_dir=run_dir,
-        stopwatch=stopwatch,
-        resume_from=checkpoint,
-    )
 
 
 def _report(failure: Exception, exit_code: int) -> int:

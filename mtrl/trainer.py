@@ -1,7 +1,5 @@
 """The training loop: act, step, store, update, log, evaluate, save."""
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtrl import checkpoint
+from mtrl.episodes import EpisodeStatistics
 from mtrl.evaluator import MakeEnv, evaluate, spread_goals
-from mtrl.interfaces import Agent, Metrics, Step, VectorEnv
+from mtrl.interfaces import Agent, Metrics, VectorEnv
 from mtrl.loggers import Console, JsonLines, TensorBoard, Values
 from mtrl.replay import Replay
 from mtrl.seeding import numpy_generator
 from mtrl.signals import StopRequest
-from mtrl.timing import Stopwatch
+from mtrl.timing import Rates, Stopwatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +78,11 @@ class Config:
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or gradient is not finite. The parameters are as they were before that update."""
+    """A loss or gradient is not finite. The part it was found in, and all after it, have not learned from it."""
+
+
+class _StoppedError(Exception):
+    """A signal came during an evaluation, which would otherwise delay the end of the run by minutes."""
 
 
 class Trainer:
@@ -115,14 +118,17 @@ class Trainer:
         self._episodes = EpisodeStatistics(env.spec.num_tasks, env.spec.envs_per_task)
         self._metrics: Metrics = {}
         self.obs = self._load(resume_from) if resume_from else env.reset().copy()
-        self._first_step = self.step_count
+        # The step at which each was last done; nothing is new to log or evaluate at the first.
+        self._logged_at = self._evaluated_at = self.step_count
+        self._saved_at = self.step_count if resume_from else None
+        self._stop = StopRequest()
         names = env.spec.task_names
         self._console = Console(config.total_steps, names)
         self._loggers = (
             JsonLines(run_dir / "metrics.jsonl", names, self.step_count),
             TensorBoard(run_dir, names, self.step_count),
         )
-        self._last_record = _Progress(self.step_count, self.update_count)
+        self._rates = Rates(self.step_count, self.update_count)
 
     @property
     def steps_per_vector_step(self) -> int:
@@ -135,11 +141,12 @@ class Trainer:
         Raises:
             NonFiniteError: A loss or gradient is not finite and the run is told to raise.
         """
+        self._stop = stop
         while self.step_count < self.config.total_steps and stop.received is None:
             self._vector_step()
             for _ in range(self._due_updates()):
                 self._update()
-            self._console.status(self.step_count, "learning" if self.update_count else "random steps")
+            self._console.status(self.step_count, self.update_count)
             if self._passed(self.config.log_every):
                 self._log()
             if self._passed(self.config.eval_every):
@@ -150,13 +157,11 @@ class Trainer:
 
     def _finish(self, stop: StopRequest) -> None:
         """Record and save where the run ends, as far as the last step has not done so."""
-        has_stepped = self.step_count > self._first_step  # else nothing is new since the start
-        if has_stepped and not self._passed(self.config.log_every):
+        if self._logged_at != self.step_count:
             self._log()
-        is_complete = stop.received is None
-        if has_stepped and is_complete and self.config.eval_every and not self._passed(self.config.eval_every):
+        if stop.received is None and self.config.eval_every and self._evaluated_at != self.step_count:
             self._evaluate()
-        if not (has_stepped and self._passed(self.config.checkpoint_every)):
+        if self._saved_at != self.step_count:
             self.save()
         if stop.received is not None:
             self._console.line(f"{stop.received.name}: saved at step {self.step_count:,} in {self.run_dir}")
@@ -169,6 +174,7 @@ class Trainer:
 
     def save(self) -> Path:
         """Write a checkpoint of everything."""
+        self._saved_at = self.step_count
         with self.stopwatch("checkpoints"):
             return checkpoint.save(
                 self.run_dir / "checkpoints",
@@ -258,13 +264,15 @@ class Trainer:
 
     def _log(self) -> None:
         """Write a record of training: the only place where metrics leave the device."""
+        self._logged_at = self.step_count
         with self.stopwatch("logging"):
             values: dict[str, float | np.ndarray] = dict(self._episodes.pop())
+            self._console.training(np.asarray(values["train_success"]))
             if self._metrics:
                 self._check_finite()
                 values |= _to_numpy({k: v for k, v in self._metrics.items() if not k.endswith("_nonfinite")})
                 values |= _to_numpy(self.agent.diagnose(self._diagnostic_batch()))
-            values |= self._last_record.rates(self.step_count, self.update_count, self.stopwatch)
+            values |= self._rates.since_last(self.step_count, self.update_count, self.stopwatch)
             values["skipped_updates"] = float(self.skipped_updates)
             self._write("train", values)
 
@@ -276,8 +284,11 @@ class Trainer:
     def _evaluate(self) -> None:
         """Evaluate the deterministic policy, write a record and tell the person."""
         with self.stopwatch("evaluation"):
-            self._console.status(self.step_count, "evaluating")
-            result = evaluate(self.make_eval_env, self.env.spec.task_names, self._policy, self._eval_goals)
+            try:
+                result = evaluate(self.make_eval_env, self.env.spec.task_names, self._policy, self._eval_goals)
+            except _StoppedError:
+                return
+        self._evaluated_at = self.step_count
         with self.stopwatch("logging"):
             success, returns = result.success.mean(1), result.returns.mean(1)
             self._write(
@@ -294,6 +305,13 @@ class Trainer:
             self._console.evaluation(self.step_count, success, returns)
 
     def _policy(self, obs: Float[np.ndarray, "task env obs"]) -> Float[np.ndarray, "task env action"]:
+        """Return the deterministic actions, or give up the evaluation where the run is told to stop.
+
+        Raises:
+            _StoppedError: A signal came.
+        """
+        if self._stop.received is not None:
+            raise _StoppedError
         return self.agent.act_deterministic(self._to_device(obs)).cpu().numpy()
 
     def _to_device(self, obs: Float[np.ndarray, "task env obs"]) -> Tensor:
@@ -324,59 +342,6 @@ class Trainer:
         self.agent.load_state_dict(checkpoint.load(folder, "agent", self.device))
         self.replay.load_state_dict(checkpoint.load(folder, "replay"))
         return self.env.set_state(checkpoint.load(folder, "env")).copy()
-
-
-class EpisodeStatistics:
-    """Success and return of the exploring policy's episodes, per task, since the last record."""
-
-    def __init__(self, num_tasks: int, envs_per_task: int) -> None:
-        self._return = np.zeros((num_tasks, envs_per_task))
-        self._success = np.zeros((num_tasks, envs_per_task), dtype=bool)
-        self._finished = np.zeros((3, num_tasks))  # episodes, successes, sum of returns
-
-    def add(self, step: Step) -> None:
-        """Take in one vector step."""
-        self._return += step.reward
-        self._success |= step.success
-        ended = step.terminated | step.truncated
-        self._finished += [ended.sum(1), (ended & self._success).sum(1), (ended * self._return).sum(1)]
-        self._return[ended] = 0
-        self._success[ended] = False
-
-    def pop(self) -> dict[str, np.ndarray]:
-        """Return success rate and mean return per task (NaN where no episode ended) and start anew."""
-        episodes, successes, returns = self._finished
-        count = np.where(episodes > 0, episodes, math.nan)
-        self._finished = np.zeros_like(self._finished)
-        return {"train_success": successes / count, "train_return": returns / count}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything."""
-        return {"return": self._return, "success": self._success, "finished": self._finished}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore `state_dict`'s result."""
-        self._return, self._success, self._finished = state["return"], state["success"], state["finished"]
-
-
-class _Progress:
-    """Speeds and time shares since the last record."""
-
-    def __init__(self, steps: int, updates: int) -> None:
-        self._seconds: dict[str, float] = {}
-        self._counts = (steps, updates)
-
-    def rates(self, steps: int, updates: int, stopwatch: Stopwatch) -> dict[str, float]:
-        """Return environment steps and updates per second and each section's share of the time."""
-        spent = {name: seconds - self._seconds.get(name, 0.0) for name, seconds in stopwatch.seconds.items()}
-        total = sum(spent.values())
-        last_steps, last_updates = self._counts
-        self._seconds, self._counts = dict(stopwatch.seconds), (steps, updates)
-        return {
-            "speed/env_steps_per_second": (steps - last_steps) / total,
-            "speed/updates_per_second": (updates - last_updates) / total,
-            **{f"time_share/{name}": seconds / total for name, seconds in spent.items()},
-        }
 
 
 def _to_numpy(metrics: Metrics) -> dict[str, float | np.ndarray]:

@@ -76,7 +76,7 @@ def test_a_value_per_task_must_name_every_task():
 def test_without_a_terminal_there_is_one_line_per_evaluation(capsys):
     console = Console(1000, TASKS)
     for step in range(0, 500, 10):
-        console.status(step, "learning")
+        console.status(step, num_updates=0)
     console.evaluation(500, np.array([0.25, 0.75]), np.array([1.0, 3.0]))
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("500/1,000 steps (50.0%)")
@@ -84,9 +84,22 @@ def test_without_a_terminal_there_is_one_line_per_evaluation(capsys):
     assert "return 2.0" in line
 
 
+def test_time_left_is_that_of_learning_and_not_of_random_steps(capsys, monkeypatch):
+    clock = iter([100.0, 110.0, 110.0, 120.0, 120.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    console = Console(1000, TASKS)
+    console.status(0, num_updates=0)  # at 100 s
+    console.evaluation(500, np.zeros(2), np.zeros(2))  # at 110 s: 50 random steps a second
+    console.status(500, num_updates=1)  # at 110 s: learning begins
+    console.evaluation(600, np.zeros(2), np.zeros(2))  # at 120 s: 10 steps a second, 400 to go
+    first, second = capsys.readouterr().out.splitlines()
+    assert "50 steps/s | ? left" in first
+    assert "10 steps/s | 40s left" in second
+
+
 def test_on_a_terminal_the_status_line_is_redrawn_in_place(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    Console(1000, TASKS).status(10, "learning")
+    Console(1000, TASKS).status(10, num_updates=1)
     printed = capsys.readouterr().out
     assert printed.startswith("\r\033[K10/1,000 steps")
     assert "\n" not in printed

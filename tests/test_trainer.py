@@ -14,12 +14,13 @@ from mtrl.agents.mtsac import MTSAC
 from mtrl.aggregators import make
 from mtrl.checkpoint import latest, load
 from mtrl.envs.toy import make as make_toy
+from mtrl.episodes import EpisodeStatistics
 from mtrl.interfaces import Step
 from mtrl.networks.mlp import MLP
 from mtrl.replay import Replay
 from mtrl.signals import StopRequest
 from mtrl.timing import Stopwatch
-from mtrl.trainer import Config, EpisodeStatistics, NonFiniteError, Trainer
+from mtrl.trainer import Config, NonFiniteError, Trainer
 
 CPU = torch.device("cpu")
 TASKS = ("reach-east", "reach-west")
@@ -197,6 +198,26 @@ def test_logging_and_evaluating_more_often_changes_nothing_learned(tmp_path):
     rare = train(tmp_path / "rare", aggregator="pcgrad", log_every=400, eval_every=0)
     often = train(tmp_path / "often", aggregator="pcgrad", log_every=20, eval_every=40)
     assert_same_state(rare.agent.state_dict(), often.agent.state_dict())
+
+
+def test_a_signal_during_an_evaluation_ends_it_and_the_run_is_saved(tmp_path):
+    trainer = build(tmp_path / "run")
+    stop = StopRequest()
+    act = trainer.agent.act_deterministic
+
+    def act_until_the_signal(obs):
+        stop._receive(15, None)
+        return act(obs)
+
+    trainer.agent.act_deterministic = act_until_the_signal
+    trainer.run(stop)
+    trainer.close()
+    assert stop.exit_code == 143
+    assert trainer.step_count == 200  # where the first evaluation is due
+    assert records(tmp_path / "run", "evaluation") == []
+    checkpoint = latest(tmp_path / "run" / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.name == "000000000200"
 
 
 def test_seeds_differ(tmp_path):
