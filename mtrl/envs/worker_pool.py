@@ -16,13 +16,13 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 from mtrl.envs.shared_arrays import IDLE, SharedArrays, Sizes, allocate, attach
-from mtrl.envs.worker_process import SUCCESS, Command, EnvFactory, Job, Reply
+from mtrl.envs.worker_process import SUCCESS, TERMINAL_SIGNALS, Command, EnvFactory, Job, Reply
 
 BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[5]); from mtrl.envs.worker_process import main; main()"
 """A worker finds modules where its parent does, tests and user code included."""
@@ -203,7 +203,7 @@ def _start(index: int, rows: tuple[int, ...], memory: int) -> _Worker:
     # The death signal follows the starting thread, not the process: ask for it only where both end together.
     signal_on_death = sys.platform == "linux" and threading.current_thread() is threading.main_thread()
     numbers = (theirs.fileno(), memory, os.getpid(), int(signal_on_death))
-    with theirs:
+    with theirs, _terminal_signals_blocked():
         process = subprocess.Popen(
             [sys.executable, "-c", BOOTSTRAP, *map(str, numbers), json.dumps(sys.path)],
             stdin=subprocess.DEVNULL,
@@ -211,6 +211,16 @@ def _start(index: int, rows: tuple[int, ...], memory: int) -> _Worker:
             env=os.environ | ONE_THREAD,
         )
     return _Worker(index=index, rows=rows, process=process, connection=ours)
+
+
+@contextlib.contextmanager
+def _terminal_signals_blocked() -> Iterator[None]:
+    """Shield the processes started meanwhile until they can ignore these signals themselves: they inherit the mask."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _close_orderly(workers: list[_Worker]) -> None:

@@ -25,6 +25,9 @@ from mtrl.envs.shared_arrays import IDLE, SharedArrays, Sizes, attach
 PR_SET_PDEATHSIG = 1
 """From <sys/prctl.h>: the signal the kernel sends to this process when its parent dies."""
 
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""What terminals and schedulers send to the whole group; the parent decides, and may want the workers' state."""
+
 
 class Transition(NamedTuple):
     """What one step of one environment returns."""
@@ -105,8 +108,9 @@ SUCCESS = pickle.dumps(Reply())
 def main() -> None:
     """Serve the parent until it closes the connection or ends. The arguments come from `worker_pool`."""
     connection_descriptor, memory_descriptor, parent, signal_on_death = map(int, sys.argv[1:5])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers signal the whole group; the parent may want our state
+    for number in TERMINAL_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)  # a mask would pass to what environments start
     if signal_on_death:
         _die_with(parent)
     threading.Thread(target=_exit_at_hangup, args=(connection_descriptor,), daemon=True).start()

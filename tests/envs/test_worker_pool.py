@@ -114,6 +114,30 @@ def test_workers_survive_the_signals_of_a_terminal_and_a_scheduler():
         assert env.step(STAY).valid.all()
 
 
+class SignalledAtOnce(subprocess.Popen):
+    """A process that gets the signals before its interpreter has started."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.send_signal(signal.SIGINT)
+        self.send_signal(signal.SIGTERM)
+
+
+def blocked_signals(status):
+    (line,) = [line for line in Path(status).read_text().splitlines() if line.startswith("SigBlk")]
+    return int(line.split()[1], 16)
+
+
+def test_workers_survive_signals_in_their_first_moment(monkeypatch):
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    monkeypatch.setattr(subprocess, "Popen", SignalledAtOnce)
+    with vector_env(workers=2) as env:
+        env.reset()
+        assert env.step(STAY).valid.all()
+        assert [blocked_signals(f"/proc/{pid}/status") for pid in env.process_ids] == [0, 0]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
 def test_close_ends_all_and_can_be_repeated():
     gc.collect()  # what earlier tests left must not be counted
     names, descriptors = shared_memory_names(), open_descriptors()
