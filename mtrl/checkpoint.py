@@ -1,7 +1,11 @@
 """Checkpoints: written whole or not at all, loaded without executing anything.
 
-A checkpoint is a folder named by its step, holding one file per part (agent, replay, ...). It is written under a
-temporary name and renamed when everything is on the disk, so a folder with a number for a name is complete.
+A checkpoint is a folder named by its step, holding one file per part (agent, replay, ...). It is written under another
+name and renamed when everything is on the disk, and renamed again before it is deleted:
+
+000000012000           complete
+.old-000000012000      complete; one of the same step is taking its place, and counts instead as soon as it has its name
+.partial-000000012000  being written or deleted
 """
 
 import os
@@ -17,7 +21,8 @@ KEEP = 2
 """Checkpoints kept; older ones are deleted once a newer one is complete."""
 
 _ARRAY = "__ndarray__"
-_TEMPORARY = ".writing-"
+_OLD = ".old-"
+_PARTIAL = ".partial-"
 
 
 def save(folder: Path, step: int, parts: Mapping[str, Any]) -> Path:
@@ -32,23 +37,21 @@ def save(folder: Path, step: int, parts: Mapping[str, Any]) -> Path:
         The checkpoint's folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for stray in folder.glob(f"{_TEMPORARY}*"):
-        shutil.rmtree(stray)
-    temporary = folder / f"{_TEMPORARY}{step}"
-    temporary.mkdir()
+    _sweep(folder)
+    final = folder / f"{step:012d}"
+    partial = folder / f"{_PARTIAL}{final.name}"
+    partial.mkdir()
     for name, tree in parts.items():
-        with (temporary / f"{name}.pt").open("wb") as file:
+        with (partial / f"{name}.pt").open("wb") as file:
             torch.save(_encode(tree), file)
             file.flush()
             os.fsync(file.fileno())
-    _sync_folder(temporary)
-    final = folder / f"{step:012d}"
+    _sync_folder(partial)
     if final.exists():
-        shutil.rmtree(final)
-    temporary.rename(final)
+        final.rename(folder / f"{_OLD}{final.name}")
+    partial.rename(final)
     _sync_folder(folder)
-    for old in _complete(folder)[:-KEEP]:
-        shutil.rmtree(old)
+    _sweep(folder)
     return final
 
 
@@ -68,8 +71,22 @@ def load(checkpoint: Path, part: str, device: torch.device | str = "cpu") -> Any
 
 
 def _complete(folder: Path) -> list[Path]:
-    """Return all complete checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("*") if path.name.isdigit())
+    """Return all complete checkpoints, oldest first, one of each step."""
+    by_step: dict[str, Path] = {}
+    for path in sorted(folder.glob("*")):  # `.old-` comes before numbers and gives way to them
+        if (step := path.name.removeprefix(_OLD)).isdigit():
+            by_step[step] = path
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _sweep(folder: Path) -> None:
+    """Delete old checkpoints and what killed processes left, never under the name of a complete one."""
+    for path in folder.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(path)
+    kept = _complete(folder)[-KEEP:]
+    for path in sorted(folder.glob("*")):
+        if path not in kept and path.name.removeprefix(_OLD).isdigit():
+            shutil.rmtree(path.rename(folder / f"{_PARTIAL}{path.name}"))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,7 +1,9 @@
 import multiprocessing
 import os
+import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +78,94 @@ def test_an_unfinished_checkpoint_is_not_seen_and_is_swept(tmp_path):
     assert newest(tmp_path).name == "000000000005"
     checkpoint.save(tmp_path, 10, {"agent": {}})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000000005", "000000000010"]
+
+
+class KilledError(BaseException):
+    """Stands for the end of the process: nothing handles it."""
+
+
+def kill_at_rename(monkeypatch, number):
+    """Let the process die just before it renames for the `number`-th time."""
+    rename, names = Path.rename, []
+
+    def counted(self, target):
+        names.append(self.name)
+        if len(names) == number:
+            raise KilledError
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", counted)
+
+
+def kill_within_deletion(monkeypatch):
+    """Let the process die when it has deleted one file of a folder."""
+
+    def torn(folder):
+        next(Path(folder).glob("*.pt")).unlink()
+        raise KilledError
+
+    monkeypatch.setattr(shutil, "rmtree", torn)
+
+
+def save_try(folder, step, number):
+    return checkpoint.save(folder, step, {"agent": {"try": number}, "replay": {"try": number}})
+
+
+def tries(folder):
+    return {part: checkpoint.load(newest(folder), part)["try"] for part in ("agent", "replay")}
+
+
+# Renames of a save: 1 the old one away, 2 the new one in, 3 the old one to where it is deleted.
+@pytest.mark.parametrize(("rename", "found"), [(1, 1), (2, 1), (3, 2)])
+def test_a_kill_while_saving_a_step_again_leaves_one_whole(monkeypatch, tmp_path, rename, found):
+    save_try(tmp_path, 5, 1)
+    with monkeypatch.context() as patch:
+        kill_at_rename(patch, rename)
+        with pytest.raises(KilledError):
+            save_try(tmp_path, 5, 2)
+    assert tries(tmp_path) == {"agent": found, "replay": found}
+    with monkeypatch.context() as patch:  # what was kept is safe while the next save is under way, too
+        kill_at_rename(patch, 1)
+        with pytest.raises(KilledError):
+            save_try(tmp_path, 5, 3)
+    assert tries(tmp_path) == {"agent": found, "replay": found}
+    save_try(tmp_path, 5, 4)
+    assert tries(tmp_path) == {"agent": 4, "replay": 4}
+    assert [path.name for path in tmp_path.iterdir()] == ["000000000005"]
+
+
+@pytest.mark.parametrize("steps", [(5, 5), (5, 6, 7)])
+def test_a_kill_within_a_deletion_leaves_no_torn_checkpoint(monkeypatch, tmp_path, steps):
+    for number, step in enumerate(steps[:-1]):
+        save_try(tmp_path, step, number)
+    with monkeypatch.context() as patch:
+        kill_within_deletion(patch)
+        with pytest.raises(KilledError):
+            save_try(tmp_path, steps[-1], 9)
+    assert tries(tmp_path) == {"agent": 9, "replay": 9}
+    complete = [path for path in tmp_path.iterdir() if path.name.isdigit()]
+    assert all(len(list(path.iterdir())) == 2 for path in complete)
+    save_try(tmp_path, 10, 10)
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [steps[-1], 10]
+
+
+def test_a_step_saved_aside_gives_way_to_newer_ones(monkeypatch, tmp_path):
+    save_try(tmp_path, 5, 1)
+    with monkeypatch.context() as patch:
+        kill_at_rename(patch, 2)
+        with pytest.raises(KilledError):
+            save_try(tmp_path, 5, 2)
+    for step in (6, 7):
+        save_try(tmp_path, step, step)
+        assert tries(tmp_path)["agent"] == step
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [6, 7]
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    for step in (1, 2, 3):
+        save_try(tmp_path, step, step)
+    assert (tmp_path / "notes").read_text() == "mine"
 
 
 def _save_forever(folder):
