@@ -12,6 +12,7 @@ from mtrl.interfaces import Agent, Batch, EnvSpec, VectorEnv
 from mtrl.loggers import duration, say
 from mtrl.replay import storage_bytes
 from mtrl.seeding import numpy_generator, torch_generator
+from mtrl.trainer import total_steps
 
 if TYPE_CHECKING:
     from mtrl.cli import Settings
@@ -46,16 +47,20 @@ def say_time(settings: "Settings", make_agent: Callable[[], Agent], env: VectorE
     spec = env.spec
     update = seconds_per_update(make_agent, spec, settings.agent_config.batch_size, device)
     step = seconds_per_vector_step(env)
-    vector_steps = config.total_steps / (spec.num_tasks * config.envs_per_task)
+    budget = total_steps(config, spec)
+    vector_steps = budget / (spec.num_tasks * config.envs_per_task)
     learning_steps = max(0.0, vector_steps - config.warmup_steps / config.envs_per_task)
-    total = vector_steps * step + learning_steps * config.updates_per_step * update
+    learning = vector_steps * step + learning_steps * config.updates_per_step * update
+    evaluations = budget // config.eval_every if config.eval_every else 0
+    evaluating = evaluations * config.eval_goals * spec.max_episode_steps * step / config.envs_per_task
     say(
         f"one update takes {1000 * update:.1f} ms and one step of all environments {1000 * step:.1f} ms: "
-        f"{config.total_steps:,} environment steps will take about {duration(total)} without evaluations"
+        f"{budget:,} environment steps will take about {duration(learning)}, evaluations {duration(evaluating)}"
     )
-    sized = f"{envs.parse(settings.env)[0]}_cpu"
-    if device.type == "cpu" and total > LONG_RUN_SECONDS and sized in configs.names():
-        say(f"this machine has no GPU; --preset {sized} is sized for that")
+    if device.type == "cpu" and learning > LONG_RUN_SECONDS:
+        sized = f"{envs.parse(settings.env)[0]}_cpu"
+        advice = f"--preset {sized} is" if sized in configs.names() else "the sizes of --preset mt10_cpu are"
+        say(f"this machine has no GPU; {advice} made for that")
 
 
 def seconds_per_update(make_agent: Callable[[], Agent], spec: EnvSpec, batch_size: int, device: torch.device) -> float:

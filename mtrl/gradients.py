@@ -228,8 +228,7 @@ def backward(
     else:
         gradients = [torch.autograd.grad(loss, shared, retain_graph=True, materialize_grads=True) for loss in losses]
         rows = tuple(torch.stack(leaf) for leaf in zip(*gradients, strict=True))
-    if aggregator.num_tasks != len(losses):
-        aggregator.setup(len(losses), [leaf.shape for leaf in shared], shared[0].device)
+    aggregator.setup_once(len(losses), [leaf.shape for leaf in shared], shared[0].device)
     values = torch.stack(losses)
     aggregation = aggregator.aggregate(
         GradientSystem(

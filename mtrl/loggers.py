@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -88,7 +89,9 @@ class Console:
         if self._is_terminal and now - self._last_status >= 1:
             self._last_status = now
             phase = "learning" if self._is_learning else "random steps"
-            self._stream.write(f"\r\033[K{self._progress(step)} | {phase} | {self._success}")
+            text = f"{self._progress(step)} | {phase} | {self._success}"
+            width = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be redrawn
+            self._stream.write(f"\r\033[K{text[:width]}")
             self._stream.flush()
 
     def training(self, success: np.ndarray) -> None:

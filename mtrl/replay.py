@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 
 from mtrl.interfaces import Batch, EnvSpec, Step
-from mtrl.seeding import torch_generator
+from mtrl.seeding import load_generator, torch_generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,9 @@ class Config:
             raise ValueError(f"capacity must be at least 1, got {self.capacity}")
 
 
+_UNLIMITED = 2**63
+
+
 class Replay:
     """The newest `capacity` transitions of every task.
 
@@ -43,7 +46,7 @@ class Replay:
         """
         self.capacity = capacity
         self._widths = (spec.obs_dim, spec.action_dim, 1, spec.obs_dim, 1)
-        _check_memory(storage_bytes(spec, capacity), spec, device)
+        _check_memory(spec, capacity, device)
         # Not zeroed: the system hands out memory as rows are written, and no row is read before.
         self._storage = torch.empty(spec.num_tasks, capacity, sum(self._widths), device=device)
         self._tasks = torch.arange(spec.num_tasks, device=device)[:, None]
@@ -139,7 +142,7 @@ class Replay:
         self._storage[:, :filled] = storage.to(self._storage.device)
         self._position = state["position"].numpy().copy()
         self._size = state["size"].numpy().copy()
-        self._generator.set_state(state["generator"].cpu())
+        load_generator(self._generator, state["generator"])
 
 
 def storage_bytes(spec: EnvSpec, capacity: int) -> int:
@@ -149,25 +152,44 @@ def storage_bytes(spec: EnvSpec, capacity: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the free memory of `device` in bytes; on the CPU what Linux calls available, unlimited if unknown."""
+    """Return the free memory of `device` in bytes; on the CPU the least of what Linux and the container allow."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    return min(_available_to_system(), _available_to_container())
+
+
+def _available_to_system() -> int:
+    """Return what Linux calls available memory, in bytes; unlimited where that is unknown."""
     try:
         with Path("/proc/meminfo").open(encoding="ascii") as lines:
             fields = dict(line.split(":", 1) for line in lines)
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):  # not Linux
-        return 2**63
+        return _UNLIMITED
 
 
-def _check_memory(needed: int, spec: EnvSpec, device: torch.device) -> None:
-    """Raise a ValueError that says what would fit, unless `needed` bytes are free."""
-    free = free_bytes(device)
+def _available_to_container(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return what is left of this container's or job's memory limit, in bytes; unlimited where there is none."""
+    for limit, usage in (
+        ("memory.max", "memory.current"),  # cgroup v2
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # cgroup v1
+    ):
+        try:
+            return int((root / limit).read_text()) - int((root / usage).read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return _UNLIMITED
+
+
+def _check_memory(spec: EnvSpec, capacity: int, device: torch.device) -> None:
+    """Raise a ValueError that says what would fit, unless the storage does."""
+    needed, free = storage_bytes(spec, capacity), free_bytes(device)
     if needed <= free:
         return
-    per_transition = needed / (storage_bytes(spec, 1))
-    fitting = int(per_transition * free / needed)
+    fitting = max(0, free) // storage_bytes(spec, 1)
+    advice = f"--replay.capacity {fitting} would fit" if fitting else "not one transition per task would fit"
     raise ValueError(
         f"the replay needs {needed / 2**30:.1f} GiB and {device} has {free / 2**30:.1f} GiB free; "
-        f"--replay.capacity {fitting} would fit" + (", or --replay.device cpu" if device.type == "cuda" else "")
+        + advice
+        + (", or --replay.device cpu" if device.type == "cuda" else "")
     )

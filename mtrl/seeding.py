@@ -29,6 +29,19 @@ def torch_generator(seed: int, *name: str | int, device: torch.device | str = "c
     return torch.Generator(device).manual_seed(state >> 1)  # manual_seed takes a signed 64-bit number
 
 
+def load_generator(generator: torch.Generator, state: torch.Tensor) -> None:
+    """Continue `generator` where `state`, from `get_state`, was taken.
+
+    The state of another kind of device cannot be continued; the generator is then seeded from it, so that the same
+    state still leads to the same numbers.
+    """
+    state = state.cpu()
+    if state.shape == generator.get_state().shape:
+        generator.set_state(state)
+    else:
+        generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
+
+
 def copy_generator(generator: torch.Generator) -> torch.Generator:
     """Return a generator that will draw the same numbers."""
     twin = torch.Generator(generator.device)

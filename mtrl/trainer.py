@@ -12,12 +12,15 @@ from torch import Tensor
 from mtrl import checkpoint
 from mtrl.episodes import EpisodeStatistics
 from mtrl.evaluator import MakeEnv, evaluate, spread_goals
-from mtrl.interfaces import Agent, Metrics, VectorEnv
+from mtrl.interfaces import Agent, EnvSpec, Metrics, VectorEnv
 from mtrl.loggers import Console, JsonLines, TensorBoard, Values
 from mtrl.replay import Replay
 from mtrl.seeding import numpy_generator
 from mtrl.signals import StopRequest
 from mtrl.timing import Rates, Stopwatch
+
+STEPS_PER_TASK = 2_000_000
+"""The budget of the published MT10 and MT50 runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +31,8 @@ class Config:
     """Seed of networks, exploration, replay sampling and the order of goals."""
     goal_seed: int = 0
     """Seed of the goals of each task. Runs that differ only in --seed share their goals."""
-    total_steps: int = 20_000_000
-    """Environment steps to take, summed over tasks."""
+    total_steps: int | None = None
+    """Environment steps to take, summed over tasks; by default 2 million per task."""
     warmup_steps: int = 4000
     """Random steps per task before learning starts."""
     envs_per_task: int = 1
@@ -44,7 +47,7 @@ class Config:
     """CPU threads of the learner; by default torch decides."""
     eval_every: int = 200_000
     """Environment steps (summed over tasks) between evaluations; 0 for none."""
-    eval_goals: int = 10
+    eval_goals: int = 5
     """Goals per task in each evaluation: always the same ones, spread evenly over all."""
     log_every: int = 10_000
     """Environment steps (summed over tasks) between log records."""
@@ -106,6 +109,7 @@ class Trainer:
         self.config = config
         self.env, self.make_eval_env, self.agent, self.replay = env, make_eval_env, agent, replay
         self.batch_size = batch_size
+        self.total_steps = total_steps(config, env.spec)
         self.device = device
         self.run_dir = run_dir
         self.stopwatch = stopwatch
@@ -117,13 +121,16 @@ class Trainer:
         self._eval_goals = spread_goals(env.spec.num_goals, config.eval_goals)
         self._episodes = EpisodeStatistics(env.spec.num_tasks, env.spec.envs_per_task)
         self._metrics: Metrics = {}
+        self._nonfinite: dict[str, Tensor | int] = {}
+        self._nonfinite_updates: Tensor | int = 0
+        self._evaluated_at = 0
+        """Step of the last completed evaluation."""
         self.obs = self._load(resume_from) if resume_from else env.reset().copy()
-        # The step at which each was last done; nothing is new to log or evaluate at the first.
-        self._logged_at = self._evaluated_at = self.step_count
+        self._logged_at = self.step_count
         self._saved_at = self.step_count if resume_from else None
         self._stop = StopRequest()
         names = env.spec.task_names
-        self._console = Console(config.total_steps, names)
+        self._console = Console(self.total_steps, names)
         self._loggers = (
             JsonLines(run_dir / "metrics.jsonl", names, self.step_count),
             TensorBoard(run_dir, names, self.step_count),
@@ -142,7 +149,9 @@ class Trainer:
             NonFiniteError: A loss or gradient is not finite and the run is told to raise.
         """
         self._stop = stop
-        while self.step_count < self.config.total_steps and stop.received is None:
+        if self._is_evaluation_missing():
+            self._evaluate()
+        while self.step_count < self.total_steps and stop.received is None:
             self._vector_step()
             for _ in range(self._due_updates()):
                 self._update()
@@ -227,6 +236,7 @@ class Trainer:
             batch = self._sample()
         self._metrics = self.agent.update(batch)
         self.update_count += 1
+        self._note_nonfinite()
         if self.device.type == "cpu":  # elsewhere asking costs a synchronisation, so it waits for the next record
             self._check_finite()
 
@@ -234,29 +244,45 @@ class Trainer:
         batch = self.replay.sample(self.batch_size)
         return type(batch)(*(leaf.to(self.device, non_blocking=True) for leaf in batch))
 
+    def _note_nonfinite(self) -> None:
+        """Add up on the device, per component and task, how often a number was not finite, and in how many updates."""
+        flags = {name: value for name, value in self._metrics.items() if name.endswith("_nonfinite")}
+        for name, value in flags.items():
+            self._nonfinite[name] = self._nonfinite.get(name, 0) + value
+        self._nonfinite_updates = self._nonfinite_updates + torch.stack(list(flags.values())).any()
+
     def _check_finite(self) -> None:
-        """Raise or count when the last update met a number that is not finite.
+        """Raise or count if any update since the last check met a number that is not finite.
 
         Raises:
             NonFiniteError: The run is told to raise.
         """
-        bad = {
-            name: flags for name, flags in self._metrics.items() if name.endswith("_nonfinite") and bool(flags.any())
-        }
-        if not bad:
+        count = int(self._nonfinite_updates)
+        if count == 0:
             return
-        self.skipped_updates += 1
+        where = "; ".join(
+            self._name_tasks(name.removesuffix("_nonfinite"), value)
+            for name, value in self._nonfinite.items()
+            if bool(torch.as_tensor(value).any())
+        )
+        self.skipped_updates += count
+        self._nonfinite, self._nonfinite_updates = {}, 0
         if self.config.on_nonfinite == "raise":
-            where = "; ".join(self._name_tasks(name.removesuffix("_nonfinite"), flags) for name, flags in bad.items())
             raise NonFiniteError(
                 f"loss or gradient is not finite at step {self.step_count:,} (update {self.update_count:,}): {where}"
             )
 
-    def _name_tasks(self, component: str, flags: Tensor) -> str:
+    def _name_tasks(self, component: str, counts: Tensor | int) -> str:
         names = self.env.spec.task_names
-        return f"{component} of {', '.join(names[index] for index in flags.nonzero().flatten().tolist())}"
+        indices = torch.as_tensor(counts).nonzero().flatten().tolist()
+        return f"{component} of {', '.join(names[index] for index in indices)}"
 
     # --------------------------------------------------------------------------------- logging and evaluation
+
+    def _is_evaluation_missing(self) -> bool:
+        """Whether the run was stopped during an evaluation."""
+        every = self.config.eval_every
+        return every > 0 and self.step_count // every > self._evaluated_at // every
 
     def _passed(self, every: int) -> bool:
         """Whether the last vector step reached or crossed a multiple of `every`; never for 0."""
@@ -328,6 +354,7 @@ class Trainer:
             "step_count": self.step_count,
             "update_count": self.update_count,
             "skipped_updates": self.skipped_updates,
+            "evaluated_at": self._evaluated_at,
             "warmup_generator": self._warmup_generator.bit_generator.state,
             "episodes": self._episodes.state_dict(),
         }
@@ -336,12 +363,17 @@ class Trainer:
         """Restore everything from a checkpoint; return the observations to act on."""
         state = checkpoint.load(folder, "trainer")
         self.step_count, self.update_count = state["step_count"], state["update_count"]
-        self.skipped_updates = state["skipped_updates"]
+        self.skipped_updates, self._evaluated_at = state["skipped_updates"], state["evaluated_at"]
         self._warmup_generator.bit_generator.state = state["warmup_generator"]
         self._episodes.load_state_dict(state["episodes"])
         self.agent.load_state_dict(checkpoint.load(folder, "agent", self.device))
         self.replay.load_state_dict(checkpoint.load(folder, "replay"))
         return self.env.set_state(checkpoint.load(folder, "env")).copy()
+
+
+def total_steps(config: Config, spec: EnvSpec) -> int:
+    """Return the environment steps of a run, summed over tasks."""
+    return config.total_steps or STEPS_PER_TASK * spec.num_tasks
 
 
 def _to_numpy(metrics: Metrics) -> dict[str, float | np.ndarray]:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mtrl.seeding import copy_generator, numpy_generator, seed_sequence, torch_generator
+from mtrl.seeding import copy_generator, load_generator, numpy_generator, seed_sequence, torch_generator
 
 NAMES = [(), ("actor",), ("critic",), ("env",), ("env", 0), ("env", 1), ("env", 0, 1), ("env", 1, 0), (0,), (1,)]
 
@@ -58,3 +58,17 @@ def test_global_streams_are_left_alone():
     numpy_generator(0, "a").random(3)
     assert torch.equal(torch.get_rng_state(), torch_before)
     assert repr(np.random.get_state()) == numpy_before  # noqa: NPY002
+
+
+def test_state_of_another_kind_of_device_seeds_a_stream_of_its_own():
+    # A CUDA generator's state is 16 bytes, a CPU generator's 5056.
+    def draw(state):
+        generator = torch_generator(0, "stream")
+        load_generator(generator, state)
+        return torch.rand(3, generator=generator)
+
+    foreign = torch.arange(16, dtype=torch.uint8)
+    assert torch.equal(draw(foreign), draw(foreign))
+    assert not torch.equal(draw(foreign), draw(foreign + 1))
+    own = torch_generator(3, "other").get_state()
+    assert torch.equal(draw(own), torch.rand(3, generator=torch_generator(3, "other")))

@@ -258,6 +258,51 @@ def test_skipping_counts_such_updates_and_goes_on(tmp_path):
     trainer.close()
 
 
+def test_updates_that_are_not_finite_are_counted_once_even_if_looked_at_late(tmp_path):
+    # As on a GPU, where nobody looks between two records: two bad updates out of three are both counted and named.
+    trainer = build(tmp_path / "run", on_nonfinite="skip")
+    for _ in range(30):
+        trainer._vector_step()
+    trainer.device = torch.device("meta")  # not the CPU, so that looking waits
+    update = trainer.agent.update
+    flags = iter([[False, True], [False, False], [True, False]])
+    trainer.agent.update = lambda batch: update(batch) | {"actor_nonfinite": torch.tensor(next(flags))}
+    trainer._sample = lambda: trainer.replay.sample(8)
+    for _ in range(3):
+        trainer._update()
+    assert trainer.skipped_updates == 0
+    trainer._check_finite()
+    assert trainer.skipped_updates == 2
+    trainer._check_finite()
+    assert trainer.skipped_updates == 2
+    trainer.close()
+
+
+def test_an_evaluation_cut_by_a_signal_is_made_up_for_on_resuming(tmp_path):
+    trainer = build(tmp_path / "run", total_steps=200)
+    stop = StopRequest()
+    act = trainer.agent.act_deterministic
+
+    def act_until_the_signal(obs):
+        stop._receive(15, None)
+        return act(obs)
+
+    trainer.agent.act_deterministic = act_until_the_signal
+    trainer.run(stop)
+    trainer.close()
+    assert records(tmp_path / "run", "evaluation") == []
+    second = build(tmp_path / "run", total_steps=200, resume_from=latest(tmp_path / "run" / "checkpoints"))
+    second.run(StopRequest())
+    second.close()
+    assert [line["step"] for line in records(tmp_path / "run", "evaluation")] == [200]
+
+
+def test_the_budget_is_two_million_steps_per_task_by_default(tmp_path):
+    trainer = build(tmp_path / "run", total_steps=None)
+    assert trainer.total_steps == 4_000_000
+    trainer.close()
+
+
 def test_episode_statistics_count_any_success_and_whole_returns():
     statistics = EpisodeStatistics(num_tasks=2, envs_per_task=1)
 

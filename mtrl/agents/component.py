@@ -10,9 +10,9 @@ from torch.func import vmap
 
 from mtrl.aggregators.base import Aggregator
 from mtrl.aggregators.system import GradientSystem, gramian
-from mtrl.gradients import TaskLoss, Update, aggregate, measure, task_gradients
+from mtrl.gradients import TaskLoss, Update, aggregate, losses_at, measure, task_gradients
 from mtrl.interfaces import Metrics, Network, Parameters
-from mtrl.seeding import copy_generator, torch_generator
+from mtrl.seeding import copy_generator, load_generator, torch_generator
 from mtrl.timing import Stopwatch
 
 
@@ -93,6 +93,7 @@ class Component:
         Returns:
             What was found, the same as metrics, and whether the step was taken.
         """
+        state = [buffer.clone() for buffer in self.aggregator.buffers()]
         update = aggregate(
             loss, self.shared, self.private, frozen, self.aggregator, self.generator, stopwatch=self.stopwatch
         )
@@ -102,9 +103,14 @@ class Component:
         clip = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)  # 1e-6 as in torch's clip_grad_norm_
         is_finite = may_step & ~update.nonfinite.any() & norm.isfinite()
         self.adam.step([gradient * clip for gradient in gradients], is_finite)
+        if self.aggregator.observes:
+            self.aggregator.observe(losses_at(loss, self.shared, self.private, frozen))
+        for buffer, before in zip(self.aggregator.buffers(), state, strict=True):
+            buffer.copy_(torch.where(is_finite, buffer, before))  # one bad batch must not stay in a moving average
         metrics = {
             f"{self.name}_loss": update.losses,
-            f"{self.name}_nonfinite": update.nonfinite,
+            # The norm may overflow where every task's gradient is finite: then all are flagged.
+            f"{self.name}_nonfinite": update.nonfinite | (~norm.isfinite() & ~update.nonfinite.any()),
             f"direction_norm/{self.name}": norm,
         }
         if update.weights is not None:
@@ -144,7 +150,7 @@ class Component:
         copy_into(self.private, state["private"])
         self.adam.optimizer.load_state_dict(state["optimizer"])
         self.aggregator.load_state_dict(state["aggregator"])
-        self.generator.set_state(state["generator"].cpu())
+        load_generator(self.generator, state["generator"])
 
 
 @torch.no_grad()
@@ -157,10 +163,11 @@ def copy_into(own: Parameters, saved: Parameters) -> None:
 def check_state(own: Any, saved: Any, where: str = "state") -> None:
     """Raise a ValueError unless `saved` has the names and the tensor shapes of `own`, before anything is copied.
 
-    Optimiser and aggregator states are left to torch's own strict loading, since theirs depend on their progress.
+    Optimiser and aggregator states are left to torch's own strict loading, since theirs depend on their progress;
+    random streams, the only bytes, have states of another length on another kind of device.
     """
     if isinstance(own, Tensor):
-        if own.shape != saved.shape:
+        if own.dtype != torch.uint8 and own.shape != saved.shape:
             raise ValueError(f"{where} has shape {tuple(own.shape)} here and {tuple(saved.shape)} in the state")
     elif isinstance(own, dict):
         if own.keys() != saved.keys():

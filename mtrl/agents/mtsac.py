@@ -13,7 +13,7 @@ from mtrl.agents.losses import actor_loss, critic_loss, split_policy, squashed_s
 from mtrl.aggregators.base import Aggregator
 from mtrl.interfaces import Batch, EnvSpec, Metrics, Parameters
 from mtrl.networks.ensemble import Ensemble
-from mtrl.seeding import copy_generator, torch_generator
+from mtrl.seeding import copy_generator, load_generator, torch_generator
 from mtrl.timing import Stopwatch
 
 ACTOR_OUTPUT_BOUND, CRITIC_OUTPUT_BOUND = 1e-3, 3e-3
@@ -254,4 +254,4 @@ class MTSAC:
         copy_into({"log_alpha": self.log_alpha}, {"log_alpha": state["temperature"]["log_alpha"]})
         self.temperature_adam.optimizer.load_state_dict(state["temperature"]["optimizer"])
         for name, generator in self.generators.items():
-            generator.set_state(state["generators"][name].cpu())
+            load_generator(generator, state["generators"][name])

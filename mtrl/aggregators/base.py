@@ -39,6 +39,7 @@ class Aggregator(nn.Module, ABC):
         super().__init__()
         self.num_tasks: int | None = None
         self._own_generator: torch.Generator | None = None
+        self._set_up_for: tuple[int, tuple[torch.Size, ...], torch.device] | None = None
 
     def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
         """Create all state for `num_tasks` tasks and shared parameters of the given shapes.
@@ -46,8 +47,14 @@ class Aggregator(nn.Module, ABC):
         Raises:
             ValueError: The configuration does not fit the number of tasks.
         """
-        del shapes, device
         self.num_tasks = num_tasks
+        self._set_up_for = (num_tasks, tuple(shapes), device)
+
+    def setup_once(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
+        """Call `setup` unless it was last called with the same arguments."""
+        if self._set_up_for != (num_tasks, tuple(shapes), device):
+            self.setup(num_tasks, shapes, device)
+            self._own_generator = None
 
     @abstractmethod
     def aggregate(self, system: GradientSystem) -> Aggregation:
@@ -79,8 +86,7 @@ class Aggregator(nn.Module, ABC):
         if jacobian.dim() != 2 or jacobian.shape[0] == 0:
             raise ValueError(f"jacobian must be (task, param) with at least one task, got {tuple(jacobian.shape)}")
         num_tasks = jacobian.shape[0]
-        if self.num_tasks != num_tasks:
-            self.setup(num_tasks, [jacobian.shape[1:]], jacobian.device)
+        self.setup_once(num_tasks, [jacobian.shape[1:]], jacobian.device)
         rows = (jacobian,)
         system = GradientSystem(
             num_tasks=num_tasks,

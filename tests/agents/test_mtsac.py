@@ -12,7 +12,7 @@ from mtrl.agents.mtsac import MTSAC
 from mtrl.aggregators import make, names
 from mtrl.aggregators.base import Aggregator
 from mtrl.aggregators.system import Aggregation
-from mtrl.gradients import task_gradients
+from mtrl.gradients import losses_at, task_gradients
 from mtrl.interfaces import Batch, EnvSpec
 from mtrl.networks import REGISTRY
 from mtrl.registry import resolve
@@ -291,6 +291,39 @@ def test_batch_that_is_not_finite_changes_nothing_and_flags_its_task(network_nam
     assert changed(before, learned(agent)) == set()
     assert not agent.update(batch_for(2))["critic_nonfinite"].any()
     assert changed(before, learned(agent))
+
+
+def test_batch_that_is_not_finite_leaves_the_state_of_a_method_alone():
+    agent = build("multi_head", LossShare(LossShare.Config()))
+    agent.update(batch_for(0))
+    before = agent.critic.aggregator.average.clone()
+    batch = batch_for(1)
+    batch.reward[1, 3] = float("nan")
+    agent.update(batch)
+    assert torch.equal(agent.critic.aggregator.average, before)
+    assert not agent.update(batch_for(2))["critic_nonfinite"].any()  # not poisoned for ever
+    assert not torch.equal(agent.critic.aggregator.average, before)
+
+
+def test_a_method_that_looks_again_sees_the_losses_after_the_step_on_the_same_batch():
+    agent, batch = build("multi_head", LossShare(LossShare.Config()), critic_lr=0.01), batch_for(0)
+    inputs = agent._critic_inputs(batch, copy_generator(agent.generators["update"]))
+    before = losses_at(agent._critic_loss, agent.critic.shared, agent.critic.private, inputs)
+    agent.update(batch)
+    after = losses_at(agent._critic_loss, agent.critic.shared, agent.critic.private, inputs)
+    assert not torch.allclose(before, after)
+    assert torch.equal(agent.critic.aggregator.average, after.double())
+
+
+def test_norm_that_overflows_is_flagged():
+    # Rewards of 1e18: losses near 1e36 are finite. Gradients near 1e18 x 100 are finite, their squares are not.
+    agent = build()
+    batch = batch_for()
+    batch.reward.mul_(1e18)
+    batch.obs.mul_(1e3)
+    metrics = agent.update(batch)
+    assert metrics["critic_loss"].isfinite().all()
+    assert metrics["critic_nonfinite"].all()
 
 
 @every_method
