@@ -39,13 +39,11 @@ def test_memory_is_that_of_all_transitions(capsys):
 @pytest.mark.parametrize(
     ("envs_per_task", "total", "evaluations"),
     [
-        (
-            1,
-            "19m 50s",
-            "50s",
-        ),  # 40,000 / 4 = 10,000 vector steps x 0.02 s + (10,000 - 100 random) updates x 0.1 s = 1190 s
-        (2, "9m 55s", "25s"),  # half as many of both: 5000 x 0.02 s + (5000 - 50) x 0.1 s = 595 s
-        # 40,000 / 4000 = 10 evaluations of 5 goals x 50 steps at 0.02 s, with one copy where a step steps two: half that
+        # 40,000 / 4 = 10,000 vector steps x 0.02 s + (10,000 - 100 random) updates x 0.1 s = 1190 s, and
+        # 40,000 / 4000 = 10 evaluations of 5 goals x 50 steps at 0.02 s = 50 s.
+        (1, "19m 50s", "50s"),
+        # Half as many of both: 5000 x 0.02 s + (5000 - 50) x 0.1 s = 595 s; half the time for half the copies.
+        (2, "9m 55s", "25s"),
     ],
 )
 def test_time_is_that_of_all_steps_and_of_updates_after_the_warm_up(
