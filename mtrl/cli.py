@@ -107,7 +107,11 @@ def _check_aggregator(settings: Settings, part: str) -> None:
 def _check_run_dir(run_dir: Path) -> None:
     if not _RUN_NAME.fullmatch(run_dir.name):
         raise UsageError(f"--run-dir: expected a name of letters, digits and ._- only, got {run_dir.name!r}")
-    if run_dir.exists() and not run_dir.is_dir():
-        raise UsageError(f"--run-dir: {run_dir} is a file")
-    if run_dir.exists() and any(run_dir.iterdir()):
+    try:
+        if run_dir.exists() and not run_dir.is_dir():
+            raise UsageError(f"--run-dir: {run_dir} is a file")
+        found = {path.name for path in run_dir.iterdir()} if run_dir.exists() else set()
+    except OSError as problem:
+        raise UsageError(f"--run-dir: cannot use {run_dir}: {problem.strerror}") from problem
+    if found - {"lock"}:  # which is all that a run leaves that was refused while it was set up
         raise UsageError(f"--run-dir: {run_dir} is not empty; continue it with --resume {run_dir}, or name another")

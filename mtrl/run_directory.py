@@ -5,9 +5,11 @@ environment.json   versions, commit, hardware and command line, one entry per st
 metrics.jsonl      one record per line: training and evaluations
 events.out.*       the same for TensorBoard
 checkpoints/STEP/  everything needed to continue
+lock               held by the process that runs here, and its id
 """
 
 import datetime as dt
+import errno
 import importlib.metadata
 import json
 import os
@@ -15,33 +17,63 @@ import platform
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import yaml
 
 from mtrl import checkpoint
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from mtrl.cli import Settings
 
 _PACKAGES = ("torch", "numpy", "gymnasium", "metaworld", "mujoco", "tensorboard")
 
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""How a file system says that it knows no locks; those of clusters may be mounted without."""
 
-def prepare(settings: "Settings") -> Path:
-    """Create the run's folder, or find the one to resume, and record this start in it."""
-    run_dir = settings.resume or settings.trainer.run_dir or _default(settings)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    if settings.resume is None:
-        (run_dir / "config.yaml").write_text(settings.to_yaml(), encoding="utf-8")
-    _record_start(run_dir / "environment.json")
+_locked: set[Path] = set()
+"""Directories this process holds, until it ends: a lock belongs to the process, as its id does."""
+
+
+def open(settings: "Settings") -> Path:  # noqa: A001 - as in tarfile.open
+    """Create the run's folder, or find the one to resume, and keep other processes out until this one ends.
+
+    Raises:
+        ValueError: Another process runs there, or the folder cannot be written.
+    """
+    flag = "--resume" if settings.resume else "--run-dir"
+    run_dir = settings.resume or settings.trainer.run_dir
+    try:
+        if run_dir is None:
+            run_dir = _create_default(settings)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _lock(run_dir)
+    except OSError as problem:
+        raise ValueError(f"{flag}: cannot write {problem.filename or run_dir}: {problem.strerror}") from problem
     return run_dir
 
 
-def _record_start(path: Path) -> None:
-    """Append a description of this start to the list in the file."""
-    starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    path.write_text(json.dumps([*starts, describe_environment()], indent=1) + "\n", encoding="utf-8")
+def record(settings: "Settings", run_dir: Path) -> None:
+    """Write down in the opened folder what this start was told and where it runs."""
+    config = run_dir / "config.yaml"
+    if settings.resume is None:
+        _replace(config, settings.to_yaml())
+    else:
+        _update_budget(config, settings.trainer.total_steps)
+    _record_start(run_dir / "environment.json")
+
+
+def prepare(settings: "Settings") -> Path:
+    """Open the run's folder and record this start in it."""
+    run_dir = open(settings)
+    record(settings, run_dir)
+    return run_dir
 
 
 def checkpoint_to_resume(settings: "Settings") -> Path | None:
@@ -73,18 +105,74 @@ def describe_environment() -> dict[str, object]:
     }
 
 
-def _default(settings: "Settings") -> Path:
-    """Name a new run by what it is; a number is added where two start within a second."""
+def _create_default(settings: "Settings") -> Path:
+    """Create a folder named by what the run is; a number is added where two start within a second."""
     methods = dict.fromkeys((settings.critic_aggregator, settings.actor_aggregator))
     env = re.sub(r"[^\w.-]+", "-", settings.env)[:60]
     date = dt.datetime.now().strftime("%Y%m%d-%H%M%S")
     name = f"{env}-{'-'.join(methods)}-{settings.trainer.seed}-{date}"
-    folder = Path("runs") / name
-    number = 2
-    while folder.exists():
-        folder = Path("runs") / f"{name}-{number}"
-        number += 1
-    return folder
+    runs = Path("runs")
+    runs.mkdir(exist_ok=True)
+    folder, number = runs / name, 1
+    while True:
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+            folder = runs / f"{name}-{number}"
+        else:
+            return folder
+
+
+def _lock(run_dir: Path) -> None:
+    """Take the folder's lock, which the system frees when this process ends, however it ends."""
+    if sys.platform == "win32" or run_dir.resolve() in _locked:
+        return
+    descriptor = os.open(run_dir / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 1000).decode().strip() or "another process"
+        os.close(descriptor)
+        raise ValueError(f"{run_dir} is in use by {owner}: one run directory belongs to one running process") from None
+    except OSError as problem:
+        os.close(descriptor)
+        if problem.errno not in _NO_LOCKS:
+            raise
+        warnings.warn(f"{run_dir}: no locks on this file system; let only one process run there", stacklevel=3)
+        return
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+    _locked.add(run_dir.resolve())
+
+
+def _update_budget(config: Path, total_steps: int | None) -> None:
+    """Let the next start continue to the same step as this one; other lines stay as they are."""
+    text = config.read_text(encoding="utf-8")
+    line = yaml.safe_dump({"total_steps": total_steps}).strip()
+    updated = re.sub(r"^total_steps:.*$", line, text, flags=re.MULTILINE)
+    if updated != text:
+        _replace(config, updated)
+
+
+def _record_start(path: Path) -> None:
+    """Append a description of this start to the list in the file."""
+    try:
+        starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    except ValueError:
+        warnings.warn(f"{path} is torn: the record of earlier starts is lost", stacklevel=3)
+        starts = []
+    _replace(path, json.dumps([*starts, describe_environment()], indent=1) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write the file whole or not at all."""
+    partial = path.with_name(f".partial-{path.name}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
 
 
 def _version(package: str) -> str | None:

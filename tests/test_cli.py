@@ -154,11 +154,11 @@ def test_wrong_option_is_named_with_what_was_found_and_expected(capsys, argv, sa
 
 
 def test_environment_implies_its_preset():
-    assert cli.parse(["--env", "mt50"]).trainer.total_steps == 100_000_000
+    assert cli.parse(["--env", "mt50"]).trainer.eval_every == 1_000_000
 
 
 def test_tasks_of_a_benchmark_imply_its_preset():
-    assert cli.parse(["--env", "mt50:reach-v3"]).trainer.total_steps == 100_000_000
+    assert cli.parse(["--env", "mt50:reach-v3"]).trainer.eval_every == 1_000_000
 
 
 def test_later_layers_are_stronger(tmp_path):
@@ -293,7 +293,15 @@ def test_used_run_dir_is_refused_with_the_way_out(capsys, tmp_path):
     assert f"--resume {tmp_path}" in refusal(capsys, "--env", "toy", "--run-dir", tmp_path)
 
 
+def test_run_dir_that_cannot_be_looked_at_is_refused(capsys, tmp_path):
+    said = refusal(capsys, "--env", "toy", "--run-dir", tmp_path / ("long" * 100))
+    assert "--run-dir: cannot use" in said
+    assert "name too long" in said
+
+
 def test_empty_run_dir_is_accepted(tmp_path):
+    assert cli.parse(["--env", "toy", "--run-dir", str(tmp_path)]).trainer.run_dir == tmp_path
+    write(tmp_path, "", "lock")  # all that a run leaves that was refused while it was set up
     assert cli.parse(["--env", "toy", "--run-dir", str(tmp_path)]).trainer.run_dir == tmp_path
 
 

@@ -1,15 +1,30 @@
 """The folder of a run: its name, what it records, and what it can be resumed from."""
 
 import datetime as dt
+import errno
 import json
+import os
 import platform
+import re
+import signal
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from mtrl import checkpoint, cli, run_directory
+
+OWNER = """
+import sys
+from mtrl import cli, run_directory
+run_directory.{function}(cli.parse(["--env", "toy", "--run-dir", "run"]))
+print("holds", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +65,12 @@ def test_runs_that_start_in_the_same_second_are_numbered():
     assert [prepare().name.removeprefix("toy-mean-0-20260102-030405") for _ in range(3)] == ["", "-2", "-3"]
 
 
+@pytest.mark.usefixtures("stopped_clock")
+def test_runs_that_start_at_the_same_moment_get_folders_of_their_own(monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda _: False)  # what the other one sees just before it makes the folder
+    assert prepare() != prepare()
+
+
 def test_a_name_stays_short_for_many_tasks():
     tasks = ("reach-v3", "push-v3", "pick-place-v3", "door-open-v3", "drawer-open-v3", "drawer-close-v3")
     assert len(prepare("--env", ",".join(tasks)).name) < 100
@@ -68,10 +89,112 @@ def test_the_settings_are_written_as_a_preset():
 def test_resuming_keeps_the_settings_and_adds_a_start():
     run_dir = prepare("--run-dir", "run")
     written = (run_dir / "config.yaml").read_text()
-    resumed = cli.parse(["--resume", "run", "--total-steps", "123456"])
-    assert run_directory.prepare(resumed) == run_dir
+    assert run_directory.prepare(cli.parse(["--resume", "run"])) == run_dir
     assert (run_dir / "config.yaml").read_text() == written
     assert len(json.loads((run_dir / "environment.json").read_text())) == 2
+
+
+@pytest.mark.parametrize("first", [[], ["--preset", "toy"], ["--total-steps", "10"]])
+def test_a_budget_given_on_resuming_holds_from_then_on(first):
+    config = prepare("--run-dir", "run", *first) / "config.yaml"
+    written = config.read_text()
+    run_directory.prepare(cli.parse(["--resume", "run", "--total-steps", "123456"]))
+    assert cli.parse(["--resume", "run"]).trainer.total_steps == 123456
+    assert config.read_text() == re.sub("total_steps: .*", "total_steps: 123456", written)
+
+
+def test_a_kill_while_the_budget_is_changed_loses_no_settings(monkeypatch):
+    config = prepare("--run-dir", "run") / "config.yaml"
+    written = config.read_text()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_directory.prepare(cli.parse(["--resume", "run", "--total-steps", "123456"]))
+    assert config.read_text() == written
+
+
+@pytest.mark.parametrize("torn", [b"", b'[\n {"time": "20', b'["\xc3'])
+def test_a_torn_record_of_starts_is_begun_anew(torn):
+    record = prepare("--run-dir", "run") / "environment.json"
+    record.write_bytes(torn)
+    with pytest.warns(UserWarning, match="environment.json is torn"):
+        run_directory.prepare(cli.parse(["--resume", "run"]))
+    assert len(json.loads(record.read_text())) == 1
+
+
+# ---- one process at a time
+
+
+@contextmanager
+def owned_by_another_process(function: str) -> Iterator[int]:
+    """Give the id of a process that holds the directory `run` and is killed at the end."""
+    code = f"import sys; sys.path[:] = {sys.path}\n{OWNER.format(function=function)}"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
+        try:
+            assert owner.stdout is not None
+            assert owner.stdout.readline() == "holds\n"
+            yield owner.pid
+        finally:
+            owner.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+@pytest.mark.parametrize(
+    ("function", "argv"), [("open", ["--env", "toy", "--run-dir", "run"]), ("prepare", ["--resume", "run"])]
+)
+def test_a_directory_in_use_is_refused_until_its_owner_has_ended(function, argv):
+    with owned_by_another_process(function) as owner:
+        settings = cli.parse(argv)
+        with pytest.raises(ValueError, match=f"run is in use by process {owner} on "):
+            run_directory.open(settings)
+    assert run_directory.open(settings) == Path("run")
+    assert (Path("run") / "lock").read_text().split()[1] == str(os.getpid())
+
+
+def test_a_run_refused_while_it_was_set_up_can_be_started_again():
+    settings = cli.parse(["--env", "toy", "--run-dir", "run"])
+    run_directory.open(settings)
+    assert [path.name for path in Path("run").iterdir()] in (["lock"], [])
+    assert run_directory.open(cli.parse(["--env", "toy", "--run-dir", "run"])) == Path("run")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_a_file_system_without_locks_is_a_warning(monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.warns(UserWarning, match="run: no locks on this file system"):
+        assert prepare("--run-dir", "run") == Path("run")
+
+
+def test_a_place_that_cannot_be_written_is_named():
+    Path("file").touch()
+    with pytest.raises(ValueError, match="--run-dir: cannot write file/run: Not a directory"):
+        prepare("--run-dir", "file/run")
+    Path("runs").touch()
+    with pytest.raises(ValueError, match="--run-dir: cannot write runs: File exists"):
+        prepare()
+
+
+def test_a_run_whose_folder_cannot_be_written_is_not_resumed(monkeypatch):
+    prepare("--run-dir", "run")
+    Path("run").rename("moved")  # where this process holds no lock
+    settings = cli.parse(["--resume", "moved"])
+
+    def refuse(path, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(ValueError, match="--resume: cannot write moved/lock: Permission denied"):
+        run_directory.open(settings)
+
+
+# ---- what is resumed
 
 
 def test_a_new_run_resumes_nothing():
