@@ -94,6 +94,8 @@ def check(name: str) -> None:
         return
     for task in tasks:
         check_name(_REGISTRY[suite].tasks, f"task of {suite}", task)
+    if suite == "mt1" and len(tasks) > 1:
+        raise ValueError(f"environment {name!r}: mt1 is one task; name several as in 'mt10:reach-v3,push-v3'")
     repeated = sorted({task for task in tasks if tasks.count(task) > 1})
     if repeated:
         raise ValueError(f"environment {name!r} names {', '.join(repeated)} more than once, expected each task once")

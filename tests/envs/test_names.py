@@ -38,6 +38,7 @@ def test_every_form_of_a_name_is_parsed_and_valid(name, suite, tasks):
         ("mt10:", "unknown task of mt10 ''"),
         ("mt12:reach-v3", "unknown environment 'mt12'. Did you mean 'mt1"),
         ("mt1", "'mt1' needs a task, as in 'mt1:reach-v3'"),
+        ("mt1:reach-v3,push-v3", "mt1 is one task; name several as in 'mt10:reach-v3,push-v3'"),
         ("reach-v3,push-v3,reach-v3", "names reach-v3 more than once"),
         ("toy:reach-east,reach-east", "names reach-east more than once"),
         ("toy:reach-easst", "unknown task of toy 'reach-easst'. Did you mean 'reach-east'"),
