@@ -79,9 +79,7 @@ class Toy:
             [numpy_generator(goal_seed, "toy", t).uniform(-GOAL_SPREAD, GOAL_SPREAD, (NUM_GOALS, 2)) for t in tasks]
         )
         self._directions = np.array([DIRECTIONS[task] for task in tasks])[:, None]
-        self._streams = [
-            [numpy_generator(seed, "goal", task, env) for env in range(envs_per_task)] for task in range(len(tasks))
-        ]
+        self._streams = [[numpy_generator(seed, "goal", task, env) for env in range(envs_per_task)] for task in tasks]
         shape = (len(tasks), envs_per_task)
         self._position = np.zeros((*shape, 2))
         self._velocity = np.zeros((*shape, 2))

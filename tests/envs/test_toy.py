@@ -74,6 +74,21 @@ def test_goal_streams_of_tasks_and_copies_differ():
     assert len({tuple(stream) for stream in streams}) == 8
 
 
+def goals_visited(tasks):
+    """Return the goals of 20 episodes by the name of the task."""
+    env = build(tasks=tasks)
+    visited = []
+    for _ in range(20):
+        env.reset()
+        visited.append(env.step(np.zeros((env.spec.num_tasks, 2, 2))).goal)
+    return dict(zip(env.spec.task_names, np.stack(visited, axis=1).tolist(), strict=True))
+
+
+def test_a_task_visits_the_same_goals_among_other_tasks():
+    part = goals_visited(("reach-west", "reach-east"))
+    assert part == {task: goals for task, goals in goals_visited(TASKS).items() if task in part}
+
+
 def test_goals_depend_on_goal_seed_and_not_on_seed_or_the_other_tasks():
     def offsets(**options):
         env = build(**options)
