@@ -41,7 +41,7 @@ _locked: set[Path] = set()
 """Directories this process holds, until it ends: a lock belongs to the process, as its id does."""
 
 
-def open(settings: "Settings") -> Path:  # noqa: A001 - as in tarfile.open
+def claim(settings: "Settings") -> Path:
     """Create the run's folder, or find the one to resume, and keep other processes out until this one ends.
 
     Raises:
@@ -60,20 +60,13 @@ def open(settings: "Settings") -> Path:  # noqa: A001 - as in tarfile.open
 
 
 def record(settings: "Settings", run_dir: Path) -> None:
-    """Write down in the opened folder what this start was told and where it runs."""
+    """Write down in the claimed folder what this start was told and where it runs."""
     config = run_dir / "config.yaml"
     if settings.resume is None:
         _replace(config, settings.to_yaml())
     else:
         _update_budget(config, settings.trainer.total_steps)
     _record_start(run_dir / "environment.json")
-
-
-def prepare(settings: "Settings") -> Path:
-    """Open the run's folder and record this start in it."""
-    run_dir = open(settings)
-    record(settings, run_dir)
-    return run_dir
 
 
 def checkpoint_to_resume(settings: "Settings") -> Path | None:

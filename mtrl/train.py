@@ -64,13 +64,14 @@ def build(settings: "Settings") -> "Trainer":
     replay_device = device if settings.replay.device == "auto" else torch.device(settings.replay.device)
     stopwatch = Stopwatch()
     try:
+        run_dir = run_directory.claim(settings)
         checkpoint = run_directory.checkpoint_to_resume(settings)
         env = make_env(settings)
         cost.say_memory(settings, env.spec, device, replay_device)
         replay = Replay(env.spec, settings.replay.capacity, replay_device, config.seed)
         cost.say_time(settings, lambda: make_agent(settings, env.spec, device), env, device)
         agent = make_agent(settings, env.spec, device, stopwatch)
-        run_dir = run_directory.prepare(settings)
+        run_directory.record(settings, run_dir)
         say(f"run directory {run_dir}; watch it with: tensorboard --logdir {run_dir}")
         return Trainer(
             config,

@@ -149,6 +149,8 @@ class Trainer:
             NonFiniteError: A loss or gradient is not finite and the run is told to raise.
         """
         self._stop = stop
+        if self.step_count >= self.total_steps:
+            self._console.line(f"already at step {self.step_count:,} of {self.total_steps:,}: raise --total-steps")
         if self._is_evaluation_missing():
             self._evaluate()
         while self.step_count < self.total_steps and stop.received is None:

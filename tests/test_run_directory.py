@@ -21,7 +21,8 @@ from mtrl import checkpoint, cli, run_directory
 OWNER = """
 import sys
 from mtrl import cli, run_directory
-run_directory.{function}(cli.parse(["--env", "toy", "--run-dir", "run"]))
+settings = cli.parse(["--env", "toy", "--run-dir", "run"])
+run_directory.record(settings, run_directory.claim(settings))
 print("holds", flush=True)
 sys.stdin.read()
 """
@@ -42,8 +43,15 @@ def stopped_clock(monkeypatch):
     monkeypatch.setattr(run_directory, "dt", SimpleNamespace(datetime=Clock, UTC=dt.UTC))
 
 
+def start(*argv: str) -> Path:
+    settings = cli.parse([*argv])
+    run_dir = run_directory.claim(settings)
+    run_directory.record(settings, run_dir)
+    return run_dir
+
+
 def prepare(*argv: str) -> Path:
-    return run_directory.prepare(cli.parse(["--env", "toy", *argv]))
+    return start("--env", "toy", *argv)
 
 
 @pytest.mark.usefixtures("stopped_clock")
@@ -89,7 +97,7 @@ def test_the_settings_are_written_as_a_preset():
 def test_resuming_keeps_the_settings_and_adds_a_start():
     run_dir = prepare("--run-dir", "run")
     written = (run_dir / "config.yaml").read_text()
-    assert run_directory.prepare(cli.parse(["--resume", "run"])) == run_dir
+    assert start("--resume", "run") == run_dir
     assert (run_dir / "config.yaml").read_text() == written
     assert len(json.loads((run_dir / "environment.json").read_text())) == 2
 
@@ -98,7 +106,7 @@ def test_resuming_keeps_the_settings_and_adds_a_start():
 def test_a_budget_given_on_resuming_holds_from_then_on(first):
     config = prepare("--run-dir", "run", *first) / "config.yaml"
     written = config.read_text()
-    run_directory.prepare(cli.parse(["--resume", "run", "--total-steps", "123456"]))
+    start("--resume", "run", "--total-steps", "123456")
     assert cli.parse(["--resume", "run"]).trainer.total_steps == 123456
     assert config.read_text() == re.sub("total_steps: .*", "total_steps: 123456", written)
 
@@ -112,7 +120,7 @@ def test_a_kill_while_the_budget_is_changed_loses_no_settings(monkeypatch):
 
     monkeypatch.setattr(os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
-        run_directory.prepare(cli.parse(["--resume", "run", "--total-steps", "123456"]))
+        start("--resume", "run", "--total-steps", "123456")
     assert config.read_text() == written
 
 
@@ -121,7 +129,7 @@ def test_a_torn_record_of_starts_is_begun_anew(torn):
     record = prepare("--run-dir", "run") / "environment.json"
     record.write_bytes(torn)
     with pytest.warns(UserWarning, match="environment.json is torn"):
-        run_directory.prepare(cli.parse(["--resume", "run"]))
+        start("--resume", "run")
     assert len(json.loads(record.read_text())) == 1
 
 
@@ -129,9 +137,9 @@ def test_a_torn_record_of_starts_is_begun_anew(torn):
 
 
 @contextmanager
-def owned_by_another_process(function: str) -> Iterator[int]:
+def owned_by_another_process() -> Iterator[int]:
     """Give the id of a process that holds the directory `run` and is killed at the end."""
-    code = f"import sys; sys.path[:] = {sys.path}\n{OWNER.format(function=function)}"
+    code = f"import sys; sys.path[:] = {sys.path}\n{OWNER}"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
         try:
@@ -143,23 +151,21 @@ def owned_by_another_process(function: str) -> Iterator[int]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
-@pytest.mark.parametrize(
-    ("function", "argv"), [("open", ["--env", "toy", "--run-dir", "run"]), ("prepare", ["--resume", "run"])]
-)
-def test_a_directory_in_use_is_refused_until_its_owner_has_ended(function, argv):
-    with owned_by_another_process(function) as owner:
+@pytest.mark.parametrize("argv", [["--env", "toy", "--run-dir", "run"], ["--resume", "run"]])
+def test_a_directory_in_use_is_refused_until_its_owner_has_ended(argv):
+    with owned_by_another_process() as owner:
         settings = cli.parse(argv)
         with pytest.raises(ValueError, match=f"run is in use by process {owner} on "):
-            run_directory.open(settings)
-    assert run_directory.open(settings) == Path("run")
+            run_directory.claim(settings)
+    assert run_directory.claim(settings) == Path("run")
     assert (Path("run") / "lock").read_text().split()[1] == str(os.getpid())
 
 
 def test_a_run_refused_while_it_was_set_up_can_be_started_again():
     settings = cli.parse(["--env", "toy", "--run-dir", "run"])
-    run_directory.open(settings)
+    run_directory.claim(settings)
     assert [path.name for path in Path("run").iterdir()] in (["lock"], [])
-    assert run_directory.open(cli.parse(["--env", "toy", "--run-dir", "run"])) == Path("run")
+    assert run_directory.claim(cli.parse(["--env", "toy", "--run-dir", "run"])) == Path("run")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
@@ -191,7 +197,7 @@ def test_a_run_whose_folder_cannot_be_written_is_not_resumed(monkeypatch):
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(ValueError, match="--resume: cannot write moved/lock: Permission denied"):
-        run_directory.open(settings)
+        run_directory.claim(settings)
 
 
 # ---- what is resumed

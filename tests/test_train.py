@@ -168,13 +168,14 @@ def test_a_wrong_flag_is_code_2_and_leaves_nothing(capsys, run_dir):
     assert not run_dir.exists()
 
 
-def test_a_replay_too_large_for_the_memory_is_code_2_and_leaves_nothing(capsys, monkeypatch, run_dir):
-    monkeypatch.setattr("mtrl.replay.free_bytes", lambda device: 1000)
-    with pytest.raises(SystemExit) as caught:
-        main([*TOY, "--run-dir", str(run_dir)])
+def test_a_replay_too_large_for_the_memory_is_code_2_and_can_be_started_again(capsys, monkeypatch, run_dir):
+    with monkeypatch.context() as patch:
+        patch.setattr("mtrl.replay.free_bytes", lambda device: 1000)
+        with pytest.raises(SystemExit) as caught:
+            main([*TOY, "--run-dir", str(run_dir)])
     assert caught.value.code == 2
     assert "--replay.capacity" in capsys.readouterr().err
-    assert not run_dir.exists()
+    assert main([*TOY, "--run-dir", str(run_dir)]) == 0
 
 
 def not_finite_for(task: int) -> Callable:
