@@ -151,13 +151,14 @@ def owned_by_another_process() -> Iterator[int]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
-@pytest.mark.parametrize("argv", [["--env", "toy", "--run-dir", "run"], ["--resume", "run"]])
-def test_a_directory_in_use_is_refused_until_its_owner_has_ended(argv):
+def test_a_directory_in_use_is_refused_until_its_owner_has_ended():
+    new = cli.parse(["--env", "toy", "--run-dir", "run"])
     with owned_by_another_process() as owner:
-        settings = cli.parse(argv)
-        with pytest.raises(ValueError, match=f"run is in use by process {owner} on "):
-            run_directory.claim(settings)
-    assert run_directory.claim(settings) == Path("run")
+        resumed = cli.parse(["--resume", "run"])
+        for settings in (new, resumed):
+            with pytest.raises(ValueError, match=f"run is in use by process {owner} on "):
+                run_directory.claim(settings)
+    assert run_directory.claim(resumed) == Path("run")
     assert (Path("run") / "lock").read_text().split()[1] == str(os.getpid())
 
 
