@@ -125,6 +125,8 @@ def _command_line(argv: Sequence[str]) -> tuple[dict[str, Option], list[str]]:
         else:
             raise UsageError(f"unexpected argument {word!r}: expected a flag such as --env")
     options = {flag[2:].replace("-", "_"): Option(words=tuple(words), flag=flag) for flag, words in found}
+    if not all(words for flag, words in found if flag == "--preset"):
+        raise UsageError(f"--preset: expected a name ({', '.join(configs.names())}) or the path of a YAML file")
     options.pop("preset", None)
     return options, [word for flag, words in found if flag == "--preset" for word in words]
 

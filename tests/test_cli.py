@@ -288,6 +288,13 @@ def test_cuda_is_refused_where_there_is_none(capsys, monkeypatch, flag):
     assert f"{flag}: expected auto or cpu" in refusal(capsys, "--env", "toy", flag, "cuda")
 
 
+def test_preset_without_a_name_is_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.parse(["--env", "toy", "--preset"])
+    assert caught.value.code == 2
+    assert "--preset: expected a name" in capsys.readouterr().err
+
+
 def test_used_run_dir_is_refused_with_the_way_out(capsys, tmp_path):
     write(tmp_path, "", "metrics.jsonl")
     assert f"--resume {tmp_path}" in refusal(capsys, "--env", "toy", "--run-dir", tmp_path)
