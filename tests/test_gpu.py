@@ -1,0 +1,90 @@
+"""What only a CUDA device can show: run with `pytest -m gpu`."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+from mtrl.agents.mtsac import MTSAC
+from mtrl.aggregators import make, names
+from mtrl.interfaces import Batch, EnvSpec, Step
+from mtrl.networks.multi_head import MultiHead
+from mtrl.replay import Replay
+
+pytestmark = pytest.mark.gpu
+
+SPEC = EnvSpec(task_names=("a", "b", "c"), envs_per_task=2, obs_dim=5, action_dim=2, max_episode_steps=9, num_goals=1)
+
+
+def build(device, method="aligned"):
+    return MTSAC(
+        MTSAC.Config(),
+        spec=SPEC,
+        make_network=functools.partial(MultiHead, MultiHead.Config(hidden_dims=(32, 32))),
+        critic_aggregator=make(method),
+        actor_aggregator=make(method),
+        device=torch.device(device),
+        seed=0,
+    )
+
+
+def batch_on(device, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    obs, next_obs = (torch.randn(3, 16, 5, generator=generator) for _ in range(2))
+    action = torch.randn(3, 16, 2, generator=generator).tanh()
+    reward = torch.randn(3, 16, generator=generator)
+    task = torch.arange(3)[:, None].expand(3, 16)
+    return Batch(*(leaf.to(device) for leaf in (obs, action, reward, next_obs, torch.zeros(3, 16), task)))
+
+
+@pytest.mark.parametrize("method", names())
+def test_the_first_critic_gradients_are_those_of_the_cpu(method):
+    # The noise of the targets differs between devices; with terminated steps the targets are the rewards.
+    found = []
+    for device in ("cpu", "cuda"):
+        agent = build(device, method)
+        batch = batch_on(device)
+        metrics = agent.update(batch._replace(terminated=torch.ones_like(batch.terminated)))
+        found.append((metrics["critic_loss"].cpu(), [leaf.cpu() for leaf in agent.critic.leaves]))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-5)
+    if method != "pcgrad":  # which draws its orders on the device
+        for ours, theirs in zip(found[0][1], found[1][1], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", names())
+def test_a_batch_that_is_not_finite_changes_no_parameter(method):
+    agent = build("cuda", method)
+    agent.update(batch_on("cuda"))
+    before = [leaf.clone() for leaf in (*agent.critic.leaves, *agent.actor.leaves, agent.log_alpha)]
+    batch = batch_on("cuda", seed=1)
+    batch.reward[1, 3] = torch.nan
+    metrics = agent.update(batch)
+    assert metrics["critic_nonfinite"].tolist() == [False, True, False]
+    after = (*agent.critic.leaves, *agent.actor.leaves, agent.log_alpha)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_state_moves_between_devices():
+    for source, target in (("cpu", "cuda"), ("cuda", "cpu")):
+        agent, other = build(source), build(target)
+        agent.update(batch_on(source))
+        other.load_state_dict(agent.state_dict())
+        for ours, theirs in zip(agent.critic.leaves, other.critic.leaves, strict=True):
+            assert torch.equal(ours.cpu(), theirs.cpu())
+        other.update(batch_on(target))
+
+
+def test_replay_on_the_device_returns_what_was_stored():
+    replay = Replay(SPEC, 4, torch.device("cuda"), seed=0)
+    shape = (3, 2)
+    reward = np.arange(6, dtype=np.float32).reshape(shape)
+    obs = np.repeat(reward[..., None], 5, axis=-1)
+    flags = np.zeros(shape, dtype=bool)
+    step = Step(obs, obs + 1, reward, flags, flags, flags, np.zeros(shape, dtype=np.int64), ~flags)
+    replay.add(obs, np.zeros((*shape, 2), dtype=np.float32), step)
+    batch = replay.sample(50)
+    assert batch.reward.device.type == "cuda"
+    assert [sorted(set(row)) for row in batch.reward.tolist()] == [[0, 1], [2, 3], [4, 5]]
+    assert torch.equal(batch.next_obs[..., 0], batch.reward + 1)
