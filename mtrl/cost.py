@@ -1,5 +1,6 @@
 """What a run will cost on this machine, said before it starts."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -34,24 +35,28 @@ def say_memory(settings: "Settings", spec: EnvSpec, device: torch.device, replay
     )
 
 
-def say_time(settings: "Settings", make_agent: Callable[[], Agent], env: VectorEnv, device: torch.device) -> None:
-    """Measure an update and a step, and print what the whole run will take; name the preset sized for a CPU.
+def say_time(
+    settings: "Settings", make_agent: Callable[[], Agent], env: VectorEnv, device: torch.device, steps_done: int = 0
+) -> None:
+    """Measure an update and a step, and print what the run will still take; name the preset sized for a CPU.
 
     Args:
         settings: Of the run.
         make_agent: Builds an agent to be thrown away.
         env: The run's environments; left at the start of an episode.
         device: Of the learner.
+        steps_done: Environment steps that a run to be resumed has already taken.
     """
     config = settings.trainer
     spec = env.spec
     update = seconds_per_update(make_agent, spec, settings.agent_config.batch_size, device)
     step = seconds_per_vector_step(env)
-    budget = total_steps(config, spec)
+    budget = max(0, total_steps(config, spec) - steps_done)
+    random_steps = max(0, config.warmup_steps * spec.num_tasks - steps_done)
     vector_steps = budget / (spec.num_tasks * config.envs_per_task)
-    learning_steps = max(0.0, vector_steps - config.warmup_steps / config.envs_per_task)
+    learning_steps = max(0, budget - random_steps) / (spec.num_tasks * config.envs_per_task)
     learning = vector_steps * step + learning_steps * config.updates_per_step * update
-    evaluations = budget // config.eval_every if config.eval_every else 0
+    evaluations = math.ceil(budget / config.eval_every) if config.eval_every else 0
     evaluating = evaluations * config.eval_goals * spec.max_episode_steps * step / config.envs_per_task
     say(
         f"one update takes {1000 * update:.1f} ms and one step of all environments {1000 * step:.1f} ms: "

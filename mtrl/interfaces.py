@@ -122,7 +122,11 @@ class Agent(Protocol):
         ...
 
     def update(self, batch: Batch) -> Metrics:
-        """Learn from one batch. No logging, no I/O, no synchronisation with the device."""
+        """Learn from one batch. No logging, no I/O, no synchronisation with the device.
+
+        A metric NAME_nonfinite, (task,) bool, tells which tasks' losses or gradients of the component NAME were not
+        finite; such an update must have changed nothing. It is counted and never logged.
+        """
         ...
 
     def diagnose(self, batch: Batch) -> Metrics:

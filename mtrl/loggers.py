@@ -1,5 +1,6 @@
 """Where a run writes its numbers: metrics.jsonl, TensorBoard, and what a person sees."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -67,8 +68,7 @@ class Console:
     """Tells a person how the run goes: a status line on a terminal, a line per evaluation in any case."""
 
     def __init__(self, total_steps: int, task_names: Sequence[str]) -> None:
-        self._stream = sys.stdout
-        self._is_terminal = self._stream.isatty()
+        self._is_terminal = sys.stdout.isatty()
         self._total_steps = total_steps
         self._task_names = task_names
         self._start: tuple[float, int] | None = None
@@ -91,8 +91,7 @@ class Console:
             phase = "learning" if self._is_learning else "random steps"
             text = f"{self._progress(step)} | {phase} | {self._success}"
             width = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be redrawn
-            self._stream.write(f"\r\033[K{text[:width]}")
-            self._stream.flush()
+            _emit(f"\r\033[K{text[:width]}")
 
     def training(self, success: np.ndarray) -> None:
         """Take in the exploring policy's success per task (NaN: no episode); shown until there is an evaluation."""
@@ -115,8 +114,7 @@ class Console:
     def line(self, text: str) -> None:
         """Print a line of its own."""
         erase = "\r\033[K" if self._is_terminal else ""
-        self._stream.write(f"{erase}{text}\n")
-        self._stream.flush()
+        _emit(f"{erase}{text}\n")
 
     def _progress(self, step: int) -> str:
         """Return steps, share, speed and time left."""
@@ -130,8 +128,14 @@ class Console:
 
 def say(line: str) -> None:
     """Print a line at once, also where the output is a pipe."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    _emit(line + "\n")
+
+
+def _emit(text: str) -> None:
+    """Write to standard output; where nobody reads it any more, a run goes on in silence."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def duration(seconds: float) -> str:

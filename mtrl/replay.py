@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from jaxtyping import Float
 
 from mtrl.interfaces import Batch, EnvSpec, Step
+from mtrl.memory import free_bytes
 from mtrl.seeding import load_generator, torch_generator
 
 
@@ -27,9 +27,6 @@ class Config:
         """Check the capacity."""
         if self.capacity < 1:
             raise ValueError(f"capacity must be at least 1, got {self.capacity}")
-
-
-_UNLIMITED = 2**63
 
 
 class Replay:
@@ -149,36 +146,6 @@ def storage_bytes(spec: EnvSpec, capacity: int) -> int:
     """Return the memory that the storage of `capacity` transitions per task takes, in bytes."""
     float_bytes = 4
     return spec.num_tasks * capacity * (2 * spec.obs_dim + spec.action_dim + 2) * float_bytes
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the free memory of `device` in bytes; on the CPU the least of what Linux and the container allow."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return min(_available_to_system(), _available_to_container())
-
-
-def _available_to_system() -> int:
-    """Return what Linux calls available memory, in bytes; unlimited where that is unknown."""
-    try:
-        with Path("/proc/meminfo").open(encoding="ascii") as lines:
-            fields = dict(line.split(":", 1) for line in lines)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):  # not Linux
-        return _UNLIMITED
-
-
-def _available_to_container(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return what is left of this container's or job's memory limit, in bytes; unlimited where there is none."""
-    for limit, usage in (
-        ("memory.max", "memory.current"),  # cgroup v2
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # cgroup v1
-    ):
-        try:
-            return int((root / limit).read_text()) - int((root / usage).read_text())
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return _UNLIMITED
 
 
 def _check_memory(spec: EnvSpec, capacity: int, device: torch.device) -> None:

@@ -69,6 +69,14 @@ def record(settings: "Settings", run_dir: Path) -> None:
     _record_start(run_dir / "environment.json")
 
 
+def drop_if_empty(run_dir: Path) -> None:
+    """Remove the claimed folder of a run that was refused while it was set up, if nothing was written there."""
+    if [path.name for path in run_dir.iterdir()] == ["lock"]:
+        (run_dir / "lock").unlink()
+        run_dir.rmdir()
+        _locked.discard(run_dir.resolve())
+
+
 def checkpoint_to_resume(settings: "Settings") -> Path | None:
     """Return the newest checkpoint of the run to resume, None if this is a new run.
 

@@ -1,5 +1,6 @@
 """Turn the first SIGINT or SIGTERM into a request to stop, and the second into the end."""
 
+import contextlib
 import os
 import signal
 from types import FrameType
@@ -27,6 +28,7 @@ class StopRequest:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.received = signal.Signals(number)
-        os.write(2, b"\nstopping after this step and saving; a second signal leaves without\n")  # safe in a handler
         for handled in (signal.SIGINT, signal.SIGTERM):
             signal.signal(handled, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # the reader of a pipe may have got the same Ctrl-C and be gone
+            os.write(2, b"\nstopping after this step and saving; a second signal leaves without\n")  # safe in a handler

@@ -52,6 +52,7 @@ def build(settings: "Settings") -> "Trainer":
 
     from mtrl import cost, run_directory
     from mtrl.assembly import choose_device, make_agent, make_env
+    from mtrl.checkpoint import load
     from mtrl.loggers import say
     from mtrl.replay import Replay
     from mtrl.timing import Stopwatch
@@ -63,13 +64,15 @@ def build(settings: "Settings") -> "Trainer":
     device = choose_device(config.device)
     replay_device = device if settings.replay.device == "auto" else torch.device(settings.replay.device)
     stopwatch = Stopwatch()
+    run_dir = None
     try:
         run_dir = run_directory.claim(settings)
         checkpoint = run_directory.checkpoint_to_resume(settings)
+        steps_done = load(checkpoint, "trainer")["step_count"] if checkpoint else 0
         env = make_env(settings)
         cost.say_memory(settings, env.spec, device, replay_device)
         replay = Replay(env.spec, settings.replay.capacity, replay_device, config.seed)
-        cost.say_time(settings, lambda: make_agent(settings, env.spec, device), env, device)
+        cost.say_time(settings, lambda: make_agent(settings, env.spec, device), env, device, steps_done)
         agent = make_agent(settings, env.spec, device, stopwatch)
         run_directory.record(settings, run_dir)
         say(f"run directory {run_dir}; watch it with: tensorboard --logdir {run_dir}")
@@ -86,6 +89,8 @@ def build(settings: "Settings") -> "Trainer":
             resume_from=checkpoint,
         )
     except ValueError as problem:
+        if run_dir is not None:
+            run_directory.drop_if_empty(run_dir)
         error(str(problem))
 
 

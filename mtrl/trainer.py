@@ -184,7 +184,12 @@ class Trainer:
             part.close()
 
     def save(self) -> Path:
-        """Write a checkpoint of everything."""
+        """Write a checkpoint of everything.
+
+        Raises:
+            NonFiniteError: An update since the last record met a number that is not finite; nothing is written.
+        """
+        self._check_finite()
         self._saved_at = self.step_count
         with self.stopwatch("checkpoints"):
             return checkpoint.save(
@@ -248,10 +253,12 @@ class Trainer:
 
     def _note_nonfinite(self) -> None:
         """Add up on the device, per component and task, how often a number was not finite, and in how many updates."""
-        flags = {name: value for name, value in self._metrics.items() if name.endswith("_nonfinite")}
-        for name, value in flags.items():
-            self._nonfinite[name] = self._nonfinite.get(name, 0) + value
-        self._nonfinite_updates = self._nonfinite_updates + torch.stack(list(flags.values())).any()
+        is_bad: Tensor | bool = False
+        for name, value in self._metrics.items():
+            if name.endswith("_nonfinite"):
+                self._nonfinite[name] = self._nonfinite.get(name, 0) + value
+                is_bad = is_bad | value.any()
+        self._nonfinite_updates = self._nonfinite_updates + is_bad
 
     def _check_finite(self) -> None:
         """Raise or count if any update since the last check met a number that is not finite.
@@ -317,6 +324,7 @@ class Trainer:
             except _StoppedError:
                 return
         self._evaluated_at = self.step_count
+        self._saved_at = None  # a checkpoint of this step does not know of the evaluation yet
         with self.stopwatch("logging"):
             success, returns = result.success.mean(1), result.returns.mean(1)
             self._write(

@@ -57,6 +57,15 @@ def test_time_is_that_of_all_steps_and_of_updates_after_the_warm_up(
     )
 
 
+def test_a_resumed_run_is_told_what_is_left(capsys, monkeypatch):
+    monkeypatch.setattr(cost, "seconds_per_update", lambda *_: 0.1)
+    monkeypatch.setattr(cost, "seconds_per_vector_step", lambda _: 0.0)
+    settings = cli.parse(["--env", "toy", "--total-steps", "40000", "--envs-per-task", "1"])
+    cost.say_time(settings, lambda: pytest.fail("is not needed"), toy(), CPU, steps_done=36_000)
+    # 4000 / 4 = 1000 updates of 0.1 s, and none of the random steps
+    assert "4,000 environment steps will take about 1m 40s" in capsys.readouterr().out
+
+
 def test_a_run_that_ends_in_its_warm_up_costs_no_updates(capsys, monkeypatch):
     argv = ["--env", "toy", "--total-steps", "400", "--warmup-steps", "1000", "--envs-per-task", "1"]
     assert "about 10s" in said_time(capsys, monkeypatch, argv, update=5.0, step=0.1)

@@ -54,3 +54,25 @@ def test_a_refusal_of_the_c_library_is_told(monkeypatch):
 
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: Refusing())
     assert memory.keep_freed_memory() is False
+
+
+@pytest.mark.parametrize(
+    ("line", "base", "limit", "usage", "cache"),
+    [
+        ("0::/job/step", "", "memory.max", "memory.current", "inactive_file"),
+        ("8:memory:/job/step", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_the_limits_of_a_job_and_of_all_around_it_count(tmp_path, line, base, limit, usage, cache):
+    membership = tmp_path / "membership"
+    membership.write_text(f"9:pids:/elsewhere\n{line}\n")
+    root = tmp_path / "groups"
+    step = root / base / "job" / "step"
+    step.mkdir(parents=True)
+    for folder, allowed in ((step, "max"), (step.parent, "1000")):
+        (folder / limit).write_text(f"{allowed}\n")
+        (folder / usage).write_text("700\n")
+        (folder / "memory.stat").write_text(f"anon 400\n{cache} 300\n")
+    # The step has no limit. The job may take 1000 and takes 700, of which 300 are cache that can be dropped.
+    assert list(memory._available_to_groups(root, membership)) == [600]
+    assert list(memory._available_to_groups(root, tmp_path / "absent")) == []

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mtrl.interfaces import EnvSpec, Step
-from mtrl.replay import Replay, _available_to_container, storage_bytes
+from mtrl.replay import Replay, storage_bytes
 
 CPU = torch.device("cpu")
 
@@ -175,17 +175,3 @@ def test_a_replay_that_does_not_fit_says_what_would(monkeypatch):
     free = 5
     with pytest.raises(ValueError, match="not one transition"):
         Replay(spec, 1, CPU, seed=0)
-
-
-@pytest.mark.parametrize(
-    ("limit", "usage"),
-    [("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")],
-)
-def test_the_limit_of_a_container_counts(tmp_path, limit, usage):
-    assert _available_to_container(tmp_path) == 2**63
-    (tmp_path / limit).parent.mkdir(exist_ok=True)
-    (tmp_path / usage).write_text("300\n")
-    (tmp_path / limit).write_text("max\n")
-    assert _available_to_container(tmp_path) == 2**63
-    (tmp_path / limit).write_text("1000\n")
-    assert _available_to_container(tmp_path) == 700

@@ -39,3 +39,15 @@ def test_the_second_signal_has_its_default_effect():
     stop.install()
     os.kill(os.getpid(), signal.SIGTERM)
     assert [signal.getsignal(number) for number in HANDLED] == [signal.SIG_DFL, signal.SIG_DFL]
+
+
+def test_a_signal_is_taken_where_nobody_reads_the_message(monkeypatch):
+    def broken(*_):
+        raise BrokenPipeError
+
+    stop = StopRequest()
+    stop.install()
+    monkeypatch.setattr(os, "write", broken)
+    signal.raise_signal(signal.SIGTERM)
+    assert stop.received == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -175,6 +175,7 @@ def test_a_replay_too_large_for_the_memory_is_code_2_and_can_be_started_again(ca
             main([*TOY, "--run-dir", str(run_dir)])
     assert caught.value.code == 2
     assert "--replay.capacity" in capsys.readouterr().err
+    assert not run_dir.exists()
     assert main([*TOY, "--run-dir", str(run_dir)]) == 0
 
 

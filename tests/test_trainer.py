@@ -297,6 +297,25 @@ def test_an_evaluation_cut_by_a_signal_is_made_up_for_on_resuming(tmp_path):
     assert [line["step"] for line in records(tmp_path / "run", "evaluation")] == [200]
 
 
+def test_a_finished_run_is_not_evaluated_again_on_resuming(tmp_path):
+    options = {"eval_every": 300, "checkpoint_every": 400}  # the last step is a checkpoint's, and no evaluation's
+    train(tmp_path / "run", **options)
+    second = build(tmp_path / "run", resume_from=latest(tmp_path / "run" / "checkpoints"), **options)
+    second.run(StopRequest())
+    second.close()
+    assert [line["step"] for line in records(tmp_path / "run", "evaluation")] == [300, 400]
+
+
+def test_an_agent_need_not_tell_of_numbers_that_are_not_finite(tmp_path):
+    trainer = build(tmp_path / "run")
+    update = trainer.agent.update
+    trainer.agent.update = lambda batch: {k: v for k, v in update(batch).items() if not k.endswith("_nonfinite")}
+    trainer.run(StopRequest())
+    trainer.close()
+    assert trainer.step_count == 400
+    assert trainer.skipped_updates == 0
+
+
 def test_the_budget_is_two_million_steps_per_task_by_default(tmp_path):
     trainer = build(tmp_path / "run", total_steps=None)
     assert trainer.total_steps == 4_000_000
