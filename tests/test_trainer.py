@@ -298,9 +298,10 @@ def test_an_evaluation_cut_by_a_signal_is_made_up_for_on_resuming(tmp_path):
 
 
 def test_a_finished_run_is_not_evaluated_again_on_resuming(tmp_path):
-    options = {"eval_every": 300, "checkpoint_every": 400}  # the last step is a checkpoint's, and no evaluation's
-    train(tmp_path / "run", **options)
-    second = build(tmp_path / "run", resume_from=latest(tmp_path / "run" / "checkpoints"), **options)
+    # The last step, 400, is a checkpoint's, and no evaluation's.
+    train(tmp_path / "run", eval_every=300, checkpoint_every=400)
+    checkpoint = latest(tmp_path / "run" / "checkpoints")
+    second = build(tmp_path / "run", resume_from=checkpoint, eval_every=300, checkpoint_every=400)
     second.run(StopRequest())
     second.close()
     assert [line["step"] for line in records(tmp_path / "run", "evaluation")] == [300, 400]
