@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import mtrl
 from mtrl.aggregators import make, names
 from mtrl.aggregators.base import Aggregator, Need
-from mtrl.aggregators.mean import Mean
 from mtrl.aggregators.system import Aggregation, GradientSystem, gramian
 from mtrl.gradients import Update, aggregate, losses_at, measure, task_gradients
 from mtrl.networks import REGISTRY
@@ -71,12 +69,6 @@ class Problem:
         )
 
 
-def grad_of(parameter: Tensor) -> Tensor:
-    """Return the gradient, which must be there."""
-    assert parameter.grad is not None
-    return parameter.grad
-
-
 def flat(rows) -> Tensor:
     return torch.cat([leaf.flatten(1) for leaf in rows.values()], dim=1)
 
@@ -87,7 +79,7 @@ def assert_equal_leaves(found, expected, tolerance: float = 1e-12) -> None:
         assert torch.allclose(found[name], leaf, rtol=tolerance, atol=tolerance), name
 
 
-# ---------------------------------------------------------------------------------------------------- task_gradients
+# ---- task_gradients
 
 
 @every_network
@@ -113,7 +105,7 @@ def test_losses_at_evaluates_the_same_losses_elsewhere(network_name):
     assert not there.requires_grad
 
 
-# --------------------------------------------------------------------------------------------------------- aggregate
+# ---- aggregate
 
 
 @every_network
@@ -222,7 +214,7 @@ def test_stopwatch_counts_the_aggregation_where_there_is_one():
     assert seconds["aligned"]["aggregation"] > 0
 
 
-# --------------------------------------------------------------------------------------------------------- nonfinite
+# ---- nonfinite
 
 
 @every_network
@@ -298,7 +290,7 @@ def test_private_parameters_of_one_number_per_task_work(method):
     assert torch.equal(update.private["scale"], torch.tensor([1.0, 2.0, 3.0]))
 
 
-# ----------------------------------------------------------------------------------------------------------- measure
+# ---- measure
 
 
 def test_measure_by_hand():
@@ -333,178 +325,3 @@ def test_measure_of_one_task_has_no_conflict():
     found = measure((torch.ones(1, 3),))
     assert found["conflict_share"] == 0
     assert found["condition_number"] == 1
-
-
-# ---------------------------------------------------------------------------------------------------------- backward
-
-
-class Model(nn.Module):
-    """A trunk, a head per task, and a shared parameter that nobody uses."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.trunk = nn.Sequential(nn.Linear(INPUT_DIM, 6), nn.Tanh())
-        self.scale = nn.Parameter(torch.tensor(1.5))
-        self.unused = nn.Parameter(torch.ones(2))
-        self.heads = nn.ModuleList(nn.Linear(6, 1) for _ in range(NUM_TASKS))
-        self.double()
-        with torch.no_grad():
-            for leaf in self.parameters():
-                leaf.copy_(torch.randn(leaf.shape, generator=generator, dtype=torch.float64))
-        self.inputs = torch.randn(BATCH, INPUT_DIM, generator=generator, dtype=torch.float64)
-        self.targets = torch.randn(NUM_TASKS, BATCH, 1, generator=generator, dtype=torch.float64)
-
-    def shared(self) -> list[nn.Parameter]:
-        return [*self.trunk.parameters(), self.scale, self.unused]
-
-    def losses(self) -> list[Tensor]:
-        features = self.scale * self.trunk(self.inputs)
-        return [
-            (head(features) - target).square().mean() for head, target in zip(self.heads, self.targets, strict=True)
-        ]
-
-    def jacobian(self) -> Tensor:
-        """Return the rows over the shared parameters, by one backward pass per task."""
-        rows = []
-        for task in range(NUM_TASKS):
-            gradients = torch.autograd.grad(self.losses()[task], self.shared(), materialize_grads=True)
-            rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
-        return torch.stack(rows)
-
-
-def flat_grad(parameters) -> Tensor:
-    return torch.cat([grad_of(parameter).flatten() for parameter in parameters])
-
-
-@every_method
-def test_backward_fills_grad_with_the_direction_and_the_heads_own_gradients(method):
-    model = Model()
-    mtrl.backward(
-        model.losses(),
-        shared=model.trunk.parameters(),
-        private=model.heads.parameters(),
-        aggregator=make(method),
-        generator=torch.Generator().manual_seed(2),
-    )
-    trunk_size = sum(leaf.numel() for leaf in model.trunk.parameters())
-    expected = make(method)(model.jacobian()[:, :trunk_size], generator=torch.Generator().manual_seed(2))
-    assert torch.allclose(flat_grad(model.trunk.parameters()), expected, rtol=1e-9, atol=1e-12)
-    assert model.scale.grad is None
-    for task, head in enumerate(model.heads):
-        own = torch.autograd.grad(model.losses()[task], list(head.parameters()))
-        for parameter, gradient in zip(head.parameters(), own, strict=True):
-            assert torch.allclose(grad_of(parameter), gradient, rtol=1e-12)
-
-
-@every_method
-def test_backward_over_all_shared_parameters_gives_the_unused_one_zeros(method):
-    model = Model()
-    expected = make(method)(model.jacobian(), generator=torch.Generator().manual_seed(2))
-    generator = torch.Generator().manual_seed(2)
-    mtrl.backward(model.losses(), shared=model.shared(), aggregator=make(method), generator=generator)
-    assert torch.allclose(flat_grad(model.shared()), expected, rtol=1e-9, atol=1e-12)
-    assert torch.equal(grad_of(model.unused), torch.zeros(2, dtype=torch.float64))
-    assert grad_of(model.scale).shape == ()
-    assert all(parameter.grad is None for parameter in model.heads.parameters())
-
-
-@every_method
-def test_backward_accumulates_like_torch(method):
-    model = Model()
-    aggregator = make(method)
-    private = list(model.heads.parameters())
-
-    def call():
-        generator = torch.Generator().manual_seed(2)
-        mtrl.backward(
-            model.losses(), shared=model.shared(), private=private, aggregator=aggregator, generator=generator
-        )
-        return flat_grad([*model.shared(), *private])
-
-    once = call().clone()
-    assert torch.allclose(call(), 2 * once, rtol=1e-12)
-
-
-@every_method
-def test_backward_keeps_the_memory_order_of_the_parameters(method):
-    # As torch's own backward does; fused optimisers rely on it.
-    heads = torch.randn(NUM_TASKS, 4, 10).requires_grad_()
-    trunk = torch.randn(10, 4).requires_grad_()
-    losses = torch.einsum("toi,io->t", heads, trunk * trunk)
-    mtrl.backward(losses, shared=[trunk], private=[heads], aggregator=make(method))
-    assert grad_of(heads).stride() == heads.stride()
-    assert grad_of(trunk).stride() == trunk.stride()
-    assert torch.allclose(grad_of(heads), (trunk * trunk).T.expand(NUM_TASKS, 4, 10).detach())
-
-
-def test_backward_with_the_mean_equals_torch_on_the_mean_loss_for_the_trunk():
-    model, plain = Model(), Model()
-    mtrl.backward(model.losses(), shared=model.trunk.parameters(), aggregator=make("mean"))
-    torch.stack(plain.losses()).mean().backward()
-    assert torch.allclose(flat_grad(model.trunk.parameters()), flat_grad(plain.trunk.parameters()), rtol=1e-12)
-
-
-@pytest.mark.parametrize("weights", WEIGHTS)
-def test_backward_by_losses_equals_backward_by_rows(weights):
-    class MeanByGramian(Aggregator):
-        def aggregate(self, system):
-            uniform = (1 / NUM_TASKS,) * NUM_TASKS
-            return Aggregation(torch.tensor(weights or uniform, dtype=torch.float64))
-
-    by_losses, by_rows = Model(), Model()
-    for model, aggregator in ((by_losses, Mean(Mean.Config(weights=weights))), (by_rows, MeanByGramian())):
-        mtrl.backward(model.losses(), shared=model.shared(), private=model.heads.parameters(), aggregator=aggregator)
-    for parameters in ("shared", "private"):
-        found, expected = (
-            flat_grad(model.shared() if parameters == "shared" else model.heads.parameters())
-            for model in (by_losses, by_rows)
-        )
-        assert torch.allclose(found, expected, rtol=1e-10, atol=1e-14)
-
-
-def test_backward_takes_losses_as_one_tensor():
-    model, other = Model(), Model()
-    mtrl.backward(torch.stack(model.losses()), shared=model.shared(), aggregator=make("aligned"))
-    mtrl.backward(other.losses(), shared=other.shared(), aggregator=make("aligned"))
-    assert torch.allclose(flat_grad(model.shared()), flat_grad(other.shared()), rtol=1e-12)
-
-
-def test_backward_trains_a_model():
-    model = Model()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    before = torch.stack(model.losses()).detach()
-    aggregator = make("aligned")
-    for _ in range(100):
-        optimizer.zero_grad()
-        mtrl.backward(model.losses(), shared=model.shared(), private=model.heads.parameters(), aggregator=aggregator)
-        optimizer.step()
-    assert (torch.stack(model.losses()) < 0.5 * before).all()
-
-
-def test_backward_refuses_a_loss_that_is_no_scalar():
-    model = Model()
-    with pytest.raises(ValueError, match=r"losses\[1\] must be a scalar, got shape \(2,\)"):
-        mtrl.backward([model.losses()[0], torch.zeros(2)], shared=model.shared(), aggregator=make("mean"))
-
-
-def test_backward_refuses_to_work_without_losses():
-    with pytest.raises(ValueError, match="losses is empty"):
-        mtrl.backward([], shared=Model().shared(), aggregator=make("mean"))
-
-
-def test_backward_refuses_to_work_without_shared_parameters():
-    with pytest.raises(ValueError, match="shared is empty"):
-        mtrl.backward(Model().losses(), shared=[], aggregator=make("mean"))
-
-
-def test_backward_refuses_a_parameter_that_is_shared_and_private():
-    model = Model()
-    with pytest.raises(ValueError, match="1 parameters are both shared and private"):
-        mtrl.backward(model.losses(), shared=model.shared(), private=[model.scale], aggregator=make("mean"))
-
-
-def test_backward_refuses_the_wrong_number_of_task_weights():
-    model = Model()
-    with pytest.raises(ValueError, match="3 tasks, 2 weights"):
-        mtrl.backward(model.losses(), shared=model.shared(), aggregator=make("mean", weights=(1.0, 2.0)))
