@@ -323,6 +323,9 @@ class Trainer:
                 result = evaluate(self.make_eval_env, self.env.spec.task_names, self._policy, self._eval_goals)
             except _StoppedError:
                 return
+            except Exception:  # an environment failed: what was learned since the last checkpoint must not be lost
+                self.save()
+                raise
         self._evaluated_at = self.step_count
         self._saved_at = None  # a checkpoint of this step does not know of the evaluation yet
         with self.stopwatch("logging"):

@@ -200,8 +200,7 @@ def test_logging_and_evaluating_more_often_changes_nothing_learned(tmp_path):
     assert_same_state(rare.agent.state_dict(), often.agent.state_dict())
 
 
-def test_a_signal_during_an_evaluation_ends_it_and_the_run_is_saved(tmp_path):
-    trainer = build(tmp_path / "run")
+def run_until_a_signal_in_the_first_evaluation(trainer):
     stop = StopRequest()
     act = trainer.agent.act_deterministic
 
@@ -212,6 +211,27 @@ def test_a_signal_during_an_evaluation_ends_it_and_the_run_is_saved(tmp_path):
     trainer.agent.act_deterministic = act_until_the_signal
     trainer.run(stop)
     trainer.close()
+    return stop
+
+
+def test_an_environment_that_fails_in_an_evaluation_does_not_cost_what_was_learned(tmp_path):
+    trainer = build(tmp_path / "run", checkpoint_every=0)
+
+    def fail(tasks, copies):
+        raise RuntimeError("worker 0 died")
+
+    trainer.make_eval_env = fail
+    with pytest.raises(RuntimeError, match="worker 0 died"):
+        trainer.run(StopRequest())
+    trainer.close()
+    checkpoint = latest(tmp_path / "run" / "checkpoints")
+    assert checkpoint is not None
+    assert load(checkpoint, "trainer")["step_count"] == 200
+
+
+def test_a_signal_during_an_evaluation_ends_it_and_the_run_is_saved(tmp_path):
+    trainer = build(tmp_path / "run")
+    stop = run_until_a_signal_in_the_first_evaluation(trainer)
     assert stop.exit_code == 143
     assert trainer.step_count == 200  # where the first evaluation is due
     assert records(tmp_path / "run", "evaluation") == []
@@ -280,16 +300,7 @@ def test_updates_that_are_not_finite_are_counted_once_even_if_looked_at_late(tmp
 
 def test_an_evaluation_cut_by_a_signal_is_made_up_for_on_resuming(tmp_path):
     trainer = build(tmp_path / "run", total_steps=200)
-    stop = StopRequest()
-    act = trainer.agent.act_deterministic
-
-    def act_until_the_signal(obs):
-        stop._receive(15, None)
-        return act(obs)
-
-    trainer.agent.act_deterministic = act_until_the_signal
-    trainer.run(stop)
-    trainer.close()
+    run_until_a_signal_in_the_first_evaluation(trainer)
     assert records(tmp_path / "run", "evaluation") == []
     second = build(tmp_path / "run", total_steps=200, resume_from=latest(tmp_path / "run" / "checkpoints"))
     second.run(StopRequest())
