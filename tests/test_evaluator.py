@@ -30,9 +30,10 @@ class CountingEnv:
     def step(self, action):
         self.time += 1
         ended = self.time == 3 + self.goal
-        success = (self.time == 2) & (self.goal % 2 == 1)
+        is_next_episode = self.time < 0  # solved and full of reward, and must not count
+        success = ((self.time == 2) & (self.goal % 2 == 1)) | is_next_episode
         goal = self.goal.copy()
-        reward = np.where(self.time > 0, 1.0, 0.0) + 10 * np.arange(2)[:, None]
+        reward = np.where(is_next_episode, 1000.0, 1.0) + 10 * np.arange(2)[:, None]
         valid = ~((goal == 5) & (self.time == 1))
         self.time[ended] = -50  # the next episode, which must not count
         obs = self.time[..., None].astype(np.float32)

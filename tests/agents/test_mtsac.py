@@ -8,9 +8,11 @@ from torch import Tensor
 
 from mtrl.agents.mtsac import MTSAC
 from mtrl.aggregators import make
+from mtrl.gradients import losses_at
 from mtrl.interfaces import Batch, EnvSpec
 from mtrl.networks import REGISTRY
 from mtrl.registry import resolve
+from mtrl.seeding import copy_generator
 from tests.agents.small_agent import (
     ACTION_DIM,
     BATCH,
@@ -175,6 +177,22 @@ def test_targets_look_at_the_next_observation_alone():
     other = batch_for(5)
     assert torch.equal(critic_targets(agent, batch._replace(obs=other.obs, action=other.action)), expected)
     assert not torch.isclose(critic_targets(agent, batch._replace(next_obs=other.next_obs)), expected).all()
+
+
+def test_the_temperature_of_a_task_enters_its_own_losses_alone():
+    agent, batch = build(initial_temperature=0.5), batch_for()
+    generator = copy_generator(agent.generators["update"])
+
+    def targets_and_actor_losses():
+        actor_inputs = agent._actor_inputs(batch, copy_generator(generator))
+        losses = losses_at(agent._actor_loss, agent.actor.shared, agent.actor.private, actor_inputs)
+        return critic_targets(agent, batch), losses
+
+    before = targets_and_actor_losses()
+    agent.log_alpha[1] += 1.0
+    for old, new in zip(before, targets_and_actor_losses(), strict=True):
+        moved = (old != new).reshape(NUM_TASKS, -1).any(1)
+        assert moved.tolist() == [False, True, False]
 
 
 @every_network
