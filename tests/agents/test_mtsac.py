@@ -189,10 +189,10 @@ def test_the_temperature_of_a_task_enters_its_own_losses_alone():
         return critic_targets(agent, batch), losses
 
     before = targets_and_actor_losses()
-    agent.log_alpha[1] += 1.0
+    agent.log_alpha[0] += 1.0
     for old, new in zip(before, targets_and_actor_losses(), strict=True):
         moved = (old != new).reshape(NUM_TASKS, -1).any(1)
-        assert moved.tolist() == [False, True, False]
+        assert moved.tolist() == [True, False, False]
 
 
 @every_network
