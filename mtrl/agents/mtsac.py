@@ -10,6 +10,7 @@ from torch.func import vmap
 
 from mtrl.agents.component import Adam, Component, MakeNetwork, check_state, copy_into
 from mtrl.agents.losses import actor_loss, critic_loss, split_policy, squashed_sample, td_target, temperature_gradient
+from mtrl.agents.standardizer import Standardizer
 from mtrl.aggregators.base import Aggregator
 from mtrl.interfaces import Batch, EnvSpec, Metrics, Parameters
 from mtrl.networks.ensemble import Ensemble
@@ -68,12 +69,17 @@ class MTSAC:
         """Clip the combined gradient of the actor and of the critics to this norm."""
         initial_temperature: float = 1.0
         """Entropy temperature of every task at the start."""
+        min_obs_std: float | None = None
+        """Standardise observations by the first batch's mean and deviation of every feature, the latter at least this;
+        None leaves observations as they are."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
             for name in ("critic_lr", "actor_lr", "temperature_lr", "adam_eps", "max_grad_norm", "initial_temperature"):
                 if not getattr(self, name) > 0:
                     raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+            if self.min_obs_std is not None and not self.min_obs_std > 0:
+                raise ValueError(f"min_obs_std must be positive or None, got {self.min_obs_std}")
             if self.batch_size < 1:
                 raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
             if not 0 <= self.gamma <= 1:
@@ -98,6 +104,7 @@ class MTSAC:
         self.stopwatch = stopwatch or Stopwatch()
         self.action_dim = spec.action_dim
         self.target_entropy = -float(spec.action_dim)
+        self.standardize = Standardizer(spec.obs_dim, config.min_obs_std, device)
         self.tasks = torch.arange(spec.num_tasks, device=device)[:, None]
         actor = make_network(
             input_dim=spec.obs_dim,
@@ -132,14 +139,14 @@ class MTSAC:
     @torch.no_grad()
     def act(self, obs: Float[Tensor, "task env obs"]) -> Float[Tensor, "task env action"]:
         """Sample exploring actions."""
-        output = self.actor(obs, self.tasks.expand(obs.shape[:2]))
+        output = self.actor(self.standardize(obs), self.tasks.expand(obs.shape[:2]))
         action, _ = squashed_sample(output, self._noise(obs, self.generators["act"]))
         return action
 
     @torch.no_grad()
     def act_deterministic(self, obs: Float[Tensor, "task env obs"]) -> Float[Tensor, "task env action"]:
         """Return the squashed mean of the policy."""
-        mean, _ = split_policy(self.actor(obs, self.tasks.expand(obs.shape[:2])))
+        mean, _ = split_policy(self.actor(self.standardize(obs), self.tasks.expand(obs.shape[:2])))
         return mean.tanh()
 
     # ---------------------------------------------------------------------------------------------- learning
@@ -151,6 +158,8 @@ class MTSAC:
         What is not finite is not learned from: neither by the part it appears in nor by those after it.
         """
         generator = self.generators["update"]
+        self.standardize.fit_once(batch.obs)
+        batch = self._standardized(batch)
         with self.stopwatch("critic"):
             yes = torch.ones((), dtype=torch.bool, device=self.device)
             critic, critic_metrics, is_finite = self.critic.descend(
@@ -177,6 +186,7 @@ class MTSAC:
     def diagnose(self, batch: Batch) -> Metrics:
         """Measure the gradient systems of critics and actor on `batch`; changes no state and no random stream."""
         generator = copy_generator(self.generators["update"])
+        batch = self._standardized(batch)
         return {
             **self.critic.measure(self._critic_loss, self._critic_inputs(batch, generator)),
             **self.actor.measure(self._actor_loss, self._actor_inputs(batch, generator)),
@@ -215,6 +225,10 @@ class MTSAC:
         noise = self._noise(batch.obs, generator)
         return ActorInputs(batch.obs, noise, batch.task, self.log_alpha.exp(), self.critic.private)
 
+    def _standardized(self, batch: Batch) -> Batch:
+        """Return the batch with observations as the networks see them."""
+        return batch._replace(obs=self.standardize(batch.obs), next_obs=self.standardize(batch.next_obs))
+
     def _noise(self, obs: Tensor, generator: torch.Generator) -> Tensor:
         return torch.randn(*obs.shape[:-1], self.action_dim, generator=generator, device=obs.device)
 
@@ -237,6 +251,7 @@ class MTSAC:
                 "log_alpha": self.log_alpha,
                 "optimizer": self.temperature_adam.optimizer.state_dict(),
             },
+            "standardizer": self.standardize.state_dict(),
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
         }
 
@@ -253,5 +268,6 @@ class MTSAC:
         copy_into(self.target_private, state["target"]["private"])
         copy_into({"log_alpha": self.log_alpha}, {"log_alpha": state["temperature"]["log_alpha"]})
         self.temperature_adam.optimizer.load_state_dict(state["temperature"]["optimizer"])
+        self.standardize.load_state_dict(state["standardizer"])
         for name, generator in self.generators.items():
             load_generator(generator, state["generators"][name])
