@@ -4,13 +4,14 @@ import dataclasses
 
 import pytest
 
-from mtrl import cli, configs
+from mtrl import cli, configs, envs
 
 
 @pytest.mark.parametrize("name", configs.names())
 def test_preset_gives_settings(name):
     settings = cli.parse(["--preset", name])
-    assert settings.env == name.removesuffix("_cpu")
+    env = name.removesuffix("_cpu")
+    assert settings.env == env or env not in envs.names()
 
 
 @pytest.mark.parametrize("name", configs.names())
