@@ -100,6 +100,7 @@ class PlainSAC:
         leaves = {f"/actor/{path}": leaf for path, leaf in self.actor.leaves().items()}
         for name, networks in (("critic", self.critics), ("target", self.targets)):
             for index, network in enumerate(networks):
+                assert isinstance(network, PlainNetwork)
                 leaves |= {f"/{name}/{path}": leaf for path, leaf in network.leaves(f"{index}.").items()}
         leaves["/temperature/log_alpha"] = torch.stack(self.log_alphas)
         return {path: leaf.detach() for path, leaf in leaves.items()}
