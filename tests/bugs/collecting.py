@@ -81,8 +81,8 @@ class Row(NamedTuple):
 
 def stored_rows(replay: Replay) -> list[Row]:
     """Return every distinct row that sampling brings up, by task."""
-    # The chance that one of at most 1000 rows is missing from 20,000 draws is below 1000 e^-20 = 2e-6.
-    batch = replay.sample(20_000)
+    # The chance that one of n rows is missing from 40 n draws is below n e^-40.
+    batch = replay.sample(40 * int(replay.size.max()))
     width = batch.obs.shape[-1]
     rows = []
     for task in range(len(batch.task)):
