@@ -1,20 +1,16 @@
-"""One task equals a plain single-task SAC, and moments are those of the right gradients."""
-
-import copy
+"""The agent equals a plain SAC that loops over its tasks, and moments are those of the right gradients."""
 
 import pytest
 import torch
-from torch import nn
+from torch.utils._pytree import tree_map
 
-from mtrl.agents.mtsac import MTSAC
 from mtrl.aggregators import make
 from mtrl.aggregators.base import Aggregator
 from mtrl.aggregators.system import Aggregation
 from mtrl.gradients import task_gradients
-from mtrl.interfaces import Batch
 from mtrl.seeding import copy_generator
+from tests.agents.plain_sac import FAST, assert_learns_like_plain
 from tests.agents.small_agent import (
-    ACTION_DIM,
     NUM_TASKS,
     batch_for,
     build,
@@ -24,100 +20,45 @@ from tests.agents.small_agent import (
 )
 
 
-class PlainSAC:
-    """Single-task SAC as one would write it down: modules, autograd, torch's Adam, the formulas in line."""
-
-    def __init__(self, agent: MTSAC) -> None:
-        self.config = agent.config
-        self.actor = self._perceptron(agent.actor.shared)
-        self.critics = nn.ModuleList(self._perceptron(self._member(agent.critic.shared, index)) for index in range(2))
-        self.targets = copy.deepcopy(self.critics)
-        self.log_alpha = agent.log_alpha.clone().requires_grad_()
-        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=agent.config.actor_lr)
-        self.critic_optimizer = torch.optim.Adam(self.critics.parameters(), lr=agent.config.critic_lr)
-        self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=agent.config.temperature_lr)
-        self.generator = torch.Generator()
-        self.generator.set_state(agent.generators["update"].get_state())  # the same noise
-
-    @staticmethod
-    def _member(parameters, index):
-        return {name[2:]: leaf for name, leaf in parameters.items() if name.startswith(f"{index}.")}
-
-    @staticmethod
-    def _perceptron(parameters) -> nn.Sequential:
-        layers = []
-        for name in ("hidden.0", "hidden.1", "output"):
-            weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
-            layer = nn.Linear(weight.shape[1], weight.shape[0])
-            layer.load_state_dict({"weight": weight.clone(), "bias": bias.clone()})
-            layers += [layer, nn.ReLU()]
-        return nn.Sequential(*layers[:-1])
-
-    def _sample(self, obs):
-        one_hot = torch.ones(len(obs), 1)  # of the only task
-        mean, log_std = self.actor(torch.cat([obs, one_hot], 1)).chunk(2, 1)
-        normal = torch.distributions.Normal(mean, log_std.clamp(-20, 2).exp())
-        u = mean + normal.stddev * torch.randn(1, *mean.shape, generator=self.generator)[0]
-        action = torch.tanh(u)
-        log_prob = normal.log_prob(u) - torch.log1p(-action.double().square()).float()
-        return action, log_prob.sum(1)
-
-    @staticmethod
-    def _q(critics, obs, action):
-        one_hot = torch.ones(len(obs), 1)
-        return [critic(torch.cat([obs, action, one_hot], 1)).squeeze(1) for critic in critics]
-
-    def update(self, batch: Batch) -> None:
-        obs, action, reward, next_obs, terminated = (part[0] for part in batch[:5])
-        with torch.no_grad():
-            next_action, next_log_prob = self._sample(next_obs)
-            next_q = torch.minimum(*self._q(self.targets, next_obs, next_action))
-            next_value = next_q - self.log_alpha.exp() * next_log_prob
-            target = reward + self.config.gamma * (1 - terminated) * next_value
-        first, second = self._q(self.critics, obs, action)
-        critic_loss = nn.functional.mse_loss(first, target) + nn.functional.mse_loss(second, target)
-        self.critic_optimizer.zero_grad()
-        critic_loss.backward()
-        nn.utils.clip_grad_norm_(self.critics.parameters(), self.config.max_grad_norm)
-        self.critic_optimizer.step()
-
-        new_action, log_prob = self._sample(obs)
-        actor_loss = self.log_alpha.exp().detach() * log_prob - torch.minimum(*self._q(self.critics, obs, new_action))
-        self.actor_optimizer.zero_grad()
-        actor_loss.mean().backward()
-        nn.utils.clip_grad_norm_(self.actor.parameters(), self.config.max_grad_norm)
-        self.actor_optimizer.step()
-
-        alpha_loss = -(self.log_alpha * (log_prob.detach() - ACTION_DIM)).mean()
-        self.alpha_optimizer.zero_grad()
-        alpha_loss.backward()
-        self.alpha_optimizer.step()
-
-        with torch.no_grad():
-            for target_leaf, leaf in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
-                target_leaf.copy_((1 - self.config.tau) * target_leaf + self.config.tau * leaf)
-
-
 @every_method
-def test_one_task_equals_a_plain_single_task_sac(method):
-    # Both work in float32 with other orders of summation. Adam at 3e-3 moves a weight by up to 0.03 in ten updates;
-    # what rounding leaves stays below 1e-5. Every method is the identity for one task.
-    agent = build("mlp", method, num_tasks=1, actor_lr=3e-3, critic_lr=3e-3, temperature_lr=3e-3, tau=0.05)
-    start = parameters(agent)
-    plain = PlainSAC(agent)
-    for step in range(10):
-        agent.update(batch_for(step, num_tasks=1))
-        plain.update(batch_for(step, num_tasks=1))
+@pytest.mark.parametrize("min_obs_std", [None, 0.1])
+def test_one_task_equals_a_plain_single_task_sac(method, min_obs_std):
+    # Every method is the identity for one task.
+    assert_learns_like_plain(build("mlp", method, num_tasks=1, min_obs_std=min_obs_std, **FAST))
 
-    pairs = [
-        *zip(agent.actor.shared.values(), plain.actor.parameters(), strict=True),
-        *zip(agent.critic.shared.values(), plain.critics.parameters(), strict=True),
-        *zip(agent.target_shared.values(), plain.targets.parameters(), strict=True),
-        (agent.log_alpha, plain.log_alpha),
-    ]
-    assert max(float((found - expected).detach().abs().max()) for found, expected in pairs) < 1e-5
-    moved = parameters(agent)
-    assert min(float((moved[name] - leaf).abs().max()) for name, leaf in start.items()) > 1e-3
+
+@every_network
+def test_three_tasks_equal_a_plain_loop_over_the_tasks(network_name):
+    # Without standardised observations this is the fact of tests/bugs/test_learning_bugs.py.
+    agent = build(network_name, "mean", min_obs_std=0.1, **FAST)
+    agent.log_alpha.copy_(torch.tensor([0.1, 1.0, 0.4]).log())  # each task its own
+    assert_learns_like_plain(agent)
+
+
+@every_network
+@pytest.mark.parametrize("name", ["critic", "actor"])
+def test_gradients_of_all_tasks_at_once_equal_a_loop_over_the_tasks(network_name, name):
+    agent, batch = build(network_name), batch_for()
+    agent.update(batch_for(1))  # biases and output layers have left their small first values
+    generator = copy_generator(agent.generators["update"])
+    component, loss, inputs = {
+        "critic": (agent.critic, agent._critic_loss, agent._critic_inputs(batch, generator)),
+        "actor": (agent.actor, agent._actor_loss, agent._actor_inputs(batch, generator)),
+    }[name]
+    found = task_gradients(loss, component.shared, component.private, inputs)
+    for task in range(NUM_TASKS):
+        shared = {path: leaf.clone().requires_grad_() for path, leaf in component.shared.items()}
+        private = {path: leaf[task].clone().requires_grad_() for path, leaf in component.private.items()}
+        own_inputs = tree_map(lambda leaf, task=task: leaf[task], inputs)
+        value, _ = loss(shared, private, own_inputs)
+        value.backward()
+        torch.testing.assert_close(found.losses[task], value.detach())
+        for rows, leaves in ((found.shared, shared), (found.private, private)):
+            assert rows.keys() == leaves.keys()
+            for path, leaf in leaves.items():
+                assert leaf.grad is not None
+                assert leaf.grad.any(), path
+                torch.testing.assert_close(rows[path][task], leaf.grad, rtol=1e-4, atol=1e-6, msg=path)
 
 
 class MeanByGramian(Aggregator):
