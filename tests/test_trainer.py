@@ -264,7 +264,7 @@ def test_a_reward_that_is_no_number_stops_the_run_and_names_component_and_task(t
     for _ in range(30):
         trainer._vector_step()
     poison(trainer)
-    with pytest.raises(NonFiniteError, match="critic of reach-west"):
+    with pytest.raises(NonFiniteError, match="critic loss of reach-west"):
         trainer.run(StopRequest())
     trainer.close()
 
