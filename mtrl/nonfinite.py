@@ -89,7 +89,8 @@ class NonFiniteUpdates:
         count = int(self._count)
         if count == 0:
             return 0, ""
-        updates = f"update {int(self._first):,}" if count == 1 else f"{count:,} updates, first {int(self._first):,},"
+        first = f"update {int(self._first):,}"
+        updates = first if count == 1 else f"{count:,} updates (the first: {first})"
         where = "; ".join(self._name(quantity, flags) for quantity, flags in self._flags.items() if flags.any())
         self._start()
         return count, f"not finite in {updates}: {where}"
