@@ -19,7 +19,7 @@ class EpisodeStatistics:
 
     def add(self, step: Step) -> None:
         """Take in one vector step."""
-        self._return += step.reward
+        self._return += np.where(step.valid, step.reward, 0)
         self._success |= step.success
         ended = step.terminated | step.truncated
         self._finished += [ended.sum(1), (ended & self._success).sum(1), (ended * self._return).sum(1)]

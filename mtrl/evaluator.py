@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mtrl.interfaces import VectorEnv
+from mtrl.nonfinite import check_action, check_obs, check_step
 
 Policy = Callable[[Float[np.ndarray, "task env obs"]], Float[np.ndarray, "task env action"]]
 
@@ -53,6 +54,9 @@ def evaluate(
         task_names: All tasks the policy knows, in its order.
         policy: Observations of all tasks -> actions.
         goals: Goal indices.
+
+    Raises:
+        NonFiniteError: An action, observation or reward is not finite.
     """
     parts = []
     for first in range(0, len(task_names), ENVS_AT_ONCE):
@@ -83,6 +87,9 @@ def evaluate_env(env: VectorEnv, policy: Policy, goals: Int[np.ndarray, " goal"]
         env: Used for nothing else: its episodes are started and left anywhere.
         policy: Observations of all environments -> actions.
         goals: Goal indices; a last round with too few goals repeats one and leaves the repetition out.
+
+    Raises:
+        NonFiniteError: An action, observation or reward is not finite.
     """
     spec = env.spec
     shape = (spec.num_tasks, len(goals))
@@ -102,18 +109,23 @@ def _episodes(
     env: VectorEnv, policy: Policy, goal: Int[np.ndarray, "task env"]
 ) -> tuple[Bool[np.ndarray, "task env"], Bool[np.ndarray, "task env"], Float[np.ndarray, "task env"]]:
     """Run the first episode of every environment to its end; return any success, success at the end, and return."""
+    names = env.spec.task_names
     obs = env.reset(goal)
+    check_obs(obs, names)
     running = np.ones(goal.shape, dtype=bool)
     valid = np.ones(goal.shape, dtype=bool)
     success = np.zeros(goal.shape, dtype=bool)
     success_at_end = np.zeros(goal.shape, dtype=bool)
     returns = np.zeros(goal.shape)
     while running.any():
-        step = env.step(policy(obs))
+        action = policy(obs)
+        check_action(action, names)
+        step = env.step(action)
+        check_step(step, names)
         valid &= step.valid | ~running
         success |= step.success & running
         success_at_end[running] = step.success[running]
-        returns[running] += step.reward[running]
+        returns += np.where(running & step.valid, step.reward, 0)
         running &= ~(step.terminated | step.truncated)
         obs = step.obs
     return success & valid, success_at_end & valid, returns

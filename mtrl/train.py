@@ -1,12 +1,13 @@
 """Train one policy on many tasks: `python -m mtrl.train --env mt10 --aggregator aligned`.
 
-Exit codes: 0 done, 2 usage, 3 a loss or gradient is not finite, 4 environments failed, 130 SIGINT, 143 SIGTERM.
+Exit codes: 0 done, 2 usage, 3 a number is not finite, 4 environments failed, 130 SIGINT, 143 SIGTERM.
 """
 
 import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtrl.cli import error, parse
@@ -26,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported only after the command line was found right: torch takes seconds.
     from mtrl.envs.workers import WorkerError
     from mtrl.memory import keep_freed_memory
+    from mtrl.nonfinite import NonFiniteError
     from mtrl.signals import StopRequest
-    from mtrl.trainer import NonFiniteError
 
     keep_freed_memory()
     stop = StopRequest()
@@ -36,10 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         trainer = build(settings)
         trainer.run(stop)
-    except NonFiniteError as failure:
-        return _report(failure, EXIT_NONFINITE)
-    except WorkerError as failure:
-        return _report(failure, EXIT_WORKERS)
+    except (NonFiniteError, WorkerError) as failure:
+        _report(failure, trainer.run_dir if trainer else None)
+        return EXIT_NONFINITE if isinstance(failure, NonFiniteError) else EXIT_WORKERS
     finally:
         if trainer is not None:
             trainer.close()
@@ -53,6 +53,7 @@ def build(settings: "Settings") -> "Trainer":
     from mtrl import cost, run_directory
     from mtrl.assembly import choose_device, make_agent, make_env
     from mtrl.checkpoint import load
+    from mtrl.envs.workers import WorkerError
     from mtrl.loggers import say
     from mtrl.replay import Replay
     from mtrl.timing import Stopwatch
@@ -88,15 +89,29 @@ def build(settings: "Settings") -> "Trainer":
             stopwatch=stopwatch,
             resume_from=checkpoint,
         )
-    except ValueError as problem:
+    except (ValueError, WorkerError) as problem:
         if run_dir is not None:
             run_directory.drop_if_empty(run_dir)
+        if isinstance(problem, WorkerError):
+            raise
         error(str(problem))
 
 
-def _report(failure: Exception, exit_code: int) -> int:
-    sys.stderr.write(f"\nerror: {failure}\n")
-    return exit_code
+def _report(failure: Exception, run_dir: Path | None) -> None:
+    """Say what ended the run and when, in one sentence; then its details, and how to go on."""
+    from mtrl.checkpoint import latest
+
+    headline, _, details = str(failure).partition("\n")
+    sentence = ", ".join([headline, " ".join(getattr(failure, "__notes__", ()))]).removesuffix(", ")
+    paragraphs = [f"error: {sentence}", details.strip()]
+    if run_dir is not None:
+        checkpoint = latest(run_dir / "checkpoints")
+        paragraphs.append(
+            f"the last checkpoint is of step {int(checkpoint.name):,}; continue from it with --resume {run_dir}"
+            if checkpoint
+            else "there is no checkpoint to continue from yet; start the run again"
+        )
+    sys.stderr.write("\n" + "\n\n".join(filter(None, paragraphs)) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,14 @@ from mtrl.episodes import EpisodeStatistics
 from mtrl.evaluator import MakeEnv, evaluate, spread_goals
 from mtrl.interfaces import Agent, EnvSpec, Metrics, VectorEnv
 from mtrl.loggers import Console, JsonLines, TensorBoard, Values
+from mtrl.nonfinite import (
+    NonFiniteActionError,
+    NonFiniteError,
+    NonFiniteUpdates,
+    check_action,
+    check_obs,
+    check_step,
+)
 from mtrl.replay import Replay
 from mtrl.seeding import numpy_generator
 from mtrl.signals import StopRequest
@@ -80,10 +88,6 @@ class Config:
                 raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
 
-class NonFiniteError(RuntimeError):
-    """A loss or gradient is not finite. The part it was found in, and all after it, have not learned from it."""
-
-
 class _StoppedError(Exception):
     """A signal came during an evaluation, which would otherwise delay the end of the run by minutes."""
 
@@ -121,8 +125,7 @@ class Trainer:
         self._eval_goals = spread_goals(env.spec.num_goals, config.eval_goals)
         self._episodes = EpisodeStatistics(env.spec.num_tasks, env.spec.envs_per_task)
         self._metrics: Metrics = {}
-        self._nonfinite: dict[str, Tensor | int] = {}
-        self._nonfinite_updates: Tensor | int = 0
+        self._nonfinite = NonFiniteUpdates(env.spec.task_names)
         self._evaluated_at = 0
         """Step of the last completed evaluation."""
         self.obs = self._load(resume_from) if resume_from else env.reset().copy()
@@ -145,10 +148,21 @@ class Trainer:
     def run(self, stop: StopRequest) -> None:
         """Train until the budget is used or `stop` was requested; save at the end in either case.
 
+        An exception carries a note that tells after how many environment steps it came.
+
         Raises:
-            NonFiniteError: A loss or gradient is not finite and the run is told to raise.
+            NonFiniteError: An action, observation or reward is not finite; or a loss, gradient or temperature, and
+                the run is told to raise.
         """
+        try:
+            self._run(stop)
+        except Exception as failure:
+            failure.add_note(f"after {self.step_count:,} environment steps")
+            raise
+
+    def _run(self, stop: StopRequest) -> None:
         self._stop = stop
+        check_obs(self.obs, self.env.spec.task_names)
         if self.step_count >= self.total_steps:
             self._console.line(f"already at step {self.step_count:,} of {self.total_steps:,}: raise --total-steps")
         if self._is_evaluation_missing():
@@ -215,8 +229,10 @@ class Trainer:
         """Act, step and store."""
         with self.stopwatch("acting"):
             action = self._act()
+        check_action(action, self.env.spec.task_names)
         with self.stopwatch("environments"):
             step = self.env.step(action)
+        check_step(step, self.env.spec.task_names)
         with self.stopwatch("replay"):
             self.replay.add(self.obs, action, step)
         self._episodes.add(step)
@@ -243,7 +259,7 @@ class Trainer:
             batch = self._sample()
         self._metrics = self.agent.update(batch)
         self.update_count += 1
-        self._note_nonfinite()
+        self._nonfinite.note(self._metrics, self.update_count)
         if self.device.type == "cpu":  # elsewhere asking costs a synchronisation, so it waits for the next record
             self._check_finite()
 
@@ -251,40 +267,16 @@ class Trainer:
         batch = self.replay.sample(self.batch_size)
         return type(batch)(*(leaf.to(self.device, non_blocking=True) for leaf in batch))
 
-    def _note_nonfinite(self) -> None:
-        """Add up on the device, per component and task, how often a number was not finite, and in how many updates."""
-        is_bad: Tensor | bool = False
-        for name, value in self._metrics.items():
-            if name.endswith("_nonfinite"):
-                self._nonfinite[name] = self._nonfinite.get(name, 0) + value
-                is_bad = is_bad | value.any()
-        self._nonfinite_updates = self._nonfinite_updates + is_bad
-
     def _check_finite(self) -> None:
         """Raise or count if any update since the last check met a number that is not finite.
 
         Raises:
             NonFiniteError: The run is told to raise.
         """
-        count = int(self._nonfinite_updates)
-        if count == 0:
-            return
-        where = "; ".join(
-            self._name_tasks(name.removesuffix("_nonfinite"), value)
-            for name, value in self._nonfinite.items()
-            if bool(torch.as_tensor(value).any())
-        )
+        count, found = self._nonfinite.pop()
         self.skipped_updates += count
-        self._nonfinite, self._nonfinite_updates = {}, 0
-        if self.config.on_nonfinite == "raise":
-            raise NonFiniteError(
-                f"loss or gradient is not finite at step {self.step_count:,} (update {self.update_count:,}): {where}"
-            )
-
-    def _name_tasks(self, component: str, counts: Tensor | int) -> str:
-        names = self.env.spec.task_names
-        indices = torch.as_tensor(counts).nonzero().flatten().tolist()
-        return f"{component} of {', '.join(names[index] for index in indices)}"
+        if count and self.config.on_nonfinite == "raise":
+            raise NonFiniteError(f"{found} (--on-nonfinite skip leaves such updates out)")
 
     # --------------------------------------------------------------------------------- logging and evaluation
 
@@ -323,8 +315,10 @@ class Trainer:
                 result = evaluate(self.make_eval_env, self.env.spec.task_names, self._policy, self._eval_goals)
             except _StoppedError:
                 return
-            except Exception:  # an environment failed: what was learned since the last checkpoint must not be lost
-                self.save()
+            except Exception as failure:
+                failure.add_note("in the evaluation")
+                if not isinstance(failure, NonFiniteActionError):
+                    self.save()  # an environment failed: what was learned since the last checkpoint must not be lost
                 raise
         self._evaluated_at = self.step_count
         self._saved_at = None  # a checkpoint of this step does not know of the evaluation yet

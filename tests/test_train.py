@@ -195,8 +195,8 @@ def test_a_loss_that_is_no_number_is_code_3_and_named(capsys, monkeypatch, run_d
     monkeypatch.setattr(MTSAC, "update", not_finite_for(task=2))
     assert main([*TOY, "--run-dir", str(run_dir)]) == 3
     error = capsys.readouterr().err
-    assert "critic of reach-west" in error
-    assert "step 200" in error  # the first update: after 50 random steps of each of the 4 tasks
+    assert "critic gradient of reach-west" in error
+    assert "200 environment steps" in error  # the first update: after 50 random steps of each of the 4 tasks
 
 
 def test_losses_that_are_no_numbers_can_be_skipped_and_counted(monkeypatch, run_dir):

@@ -264,7 +264,7 @@ def test_a_reward_that_is_no_number_stops_the_run_and_names_component_and_task(t
     for _ in range(30):
         trainer._vector_step()
     poison(trainer)
-    with pytest.raises(NonFiniteError, match="critic of reach-west"):
+    with pytest.raises(NonFiniteError, match="critic loss of reach-west"):
         trainer.run(StopRequest())
     trainer.close()
 
@@ -299,6 +299,21 @@ def test_updates_that_are_not_finite_are_counted_once_even_if_looked_at_late(tmp
     trainer._check_finite()
     assert trainer.skipped_updates == 2
     trainer.close()
+
+
+def test_a_step_with_a_reward_that_is_no_number_is_neither_stored_nor_counted(tmp_path):
+    trainer = build(tmp_path / "run")
+    for _ in range(3):
+        trainer._vector_step()
+    stored, counted = copy.deepcopy(trainer.replay.state_dict()), copy.deepcopy(trainer._episodes.state_dict())
+    step = trainer.env.step
+    trainer.env.step = lambda action: step(action)._replace(reward=np.full((2, 2), np.nan, np.float32))
+    with pytest.raises(NonFiniteError, match="reward of task 'reach-east', environment 0 is nan") as error:
+        trainer.run(StopRequest())
+    trainer.close()
+    assert error.value.__notes__ == ["after 12 environment steps"]
+    assert_same_state(trainer.replay.state_dict(), stored)
+    assert_same_state(trainer._episodes.state_dict(), counted)
 
 
 def test_an_evaluation_cut_by_a_signal_is_made_up_for_on_resuming(tmp_path):

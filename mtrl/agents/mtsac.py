@@ -175,6 +175,7 @@ class MTSAC:
         with self.stopwatch("critic"):
             self._move_targets(is_finite)
         return {
+            "temperature_nonfinite": ~temperature.isfinite(),
             **critic_metrics,
             **actor_metrics,
             "q": critic.metrics["q"],

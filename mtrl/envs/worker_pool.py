@@ -34,7 +34,10 @@ CLOSE_SECONDS = 5.0
 
 
 class WorkerError(RuntimeError):
-    """A worker process failed, died or hung. All workers of that vector environment have been ended."""
+    """A worker process failed, died or hung. All workers of that vector environment have been ended.
+
+    The first line of the message says what happened to which environment; a traceback may follow.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,11 +160,11 @@ class WorkerPool:
                 raise WorkerError(self._describe_hang(list(pending), what, timeout))
             for descriptor, _ in ready:
                 worker = self._by_descriptor[descriptor]
-                results[worker.index] = self._receive(worker)  # raises if it answered before and then died
+                results[worker.index] = self._receive(worker, what)  # raises if it answered before and then died
                 pending.pop(worker)
         return results
 
-    def _receive(self, worker: _Worker) -> Any:
+    def _receive(self, worker: _Worker, what: str) -> Any:
         try:
             answer = worker.connection.recv_bytes()
         except (EOFError, ConnectionResetError):
@@ -171,7 +174,7 @@ class WorkerPool:
         reply: Reply = pickle.loads(answer)
         if reply.failure is not None:
             where = self._rows.describe(reply.row) if reply.row != IDLE else "no environment"
-            raise WorkerError(f"{where}: failed in {_name(worker)}:\n\n{reply.failure}")
+            raise WorkerError(f"{where}: {what!r} failed in {_name(worker)}: {reply.failure}")
         return reply.result
 
     def _describe_hang(self, workers: list[_Worker], what: str, timeout: float) -> str:

@@ -97,7 +97,7 @@ class Reply(NamedTuple):
 
     result: Any = None
     failure: str | None = None
-    """Traceback text."""
+    """One line that says what was raised, an empty one, and the traceback."""
     row: int = IDLE
 
 
@@ -117,8 +117,8 @@ def main() -> None:
     connection = Connection(connection_descriptor)
     try:
         job = connection.recv()
-    except Exception:  # noqa: BLE001 - whatever unpickling raises is the parent's to report
-        connection.send(Reply(failure=traceback.format_exc()))
+    except Exception as failure:  # noqa: BLE001 - whatever unpickling raises is the parent's to report
+        connection.send(Reply(failure=_describe(failure)))
         return
     _serve(connection, _Worker(job, attach(memory_descriptor, job.sizes)))
 
@@ -149,8 +149,8 @@ def _serve(connection: Connection, worker: "_Worker") -> None:
     while True:
         try:
             reply = Reply(handler(payload))
-        except Exception:  # noqa: BLE001 - whatever an environment raises is the parent's to report
-            reply = Reply(failure=traceback.format_exc(), row=worker.busy_with)
+        except Exception as failure:  # noqa: BLE001 - whatever an environment raises is the parent's to report
+            reply = Reply(failure=_describe(failure), row=worker.busy_with)
         connection.send_bytes(SUCCESS if reply.result is None and not reply.failure else pickle.dumps(reply))
         if handler == worker.close or reply.failure:
             return
@@ -159,6 +159,11 @@ def _serve(connection: Connection, worker: "_Worker") -> None:
         except EOFError:  # the parent has ended
             return
         handler = handlers[command]
+
+
+def _describe(failure: Exception) -> str:
+    headline = " ".join(f"{type(failure).__name__}: {failure}".split())
+    return f"{headline}\n\n{''.join(traceback.format_exception(failure))}"
 
 
 class _Worker:

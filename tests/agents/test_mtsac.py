@@ -136,7 +136,7 @@ def test_metrics_are_detached_and_per_task(method):
     assert not any(value.requires_grad for value in metrics.values())
     per_task = {
         *("critic_loss", "critic_nonfinite", "critic_weight", "actor_loss", "actor_nonfinite", "actor_weight"),
-        *("q", "entropy", "temperature"),
+        *("q", "entropy", "temperature", "temperature_nonfinite"),
     }
     scalars = {"direction_norm/critic", "direction_norm/actor"}
     assert metrics.keys() == per_task | scalars

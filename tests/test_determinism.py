@@ -1,0 +1,70 @@
+"""The same command line and seed give the same numbers twice, whatever the number of workers."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from mtrl import aggregators, networks
+from mtrl.checkpoint import latest, load
+from mtrl.train import main
+from tests.test_train import MUJOCO, TINY, unchanged_process  # noqa: F401 - a fixture
+from tests.test_trainer import assert_same_state
+
+TOY = [
+    *(
+        "--env",
+        "toy",
+        "--total-steps",
+        "240",
+        "--warmup-steps",
+        "25",
+        "--envs-per-task",
+        "2",
+        "--checkpoint-every",
+        "80",
+    ),
+    *("--eval-every", "240", "--eval-goals", "2", "--log-every", "240", *TINY),
+]
+
+TIMES = ("time", "speed/", "time_share/")
+"""What the names of numbers in metrics.jsonl that tell of the clock begin with; all others must be equal."""
+
+
+def run(folder: Path, *argv: str) -> tuple[list, dict]:
+    """Run; return the records but for times, and every part of the last checkpoint."""
+    assert main([*argv, "--run-dir", str(folder)]) == 0
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    records = [{name: value for name, value in line.items() if not name.startswith(TIMES)} for line in lines]
+    assert {line["kind"] for line in records} == {"train", "evaluation"}
+    checkpoint = latest(folder / "checkpoints")
+    assert checkpoint is not None
+    return records, {path.stem: load(checkpoint, path.stem) for path in checkpoint.iterdir()}
+
+
+def assert_same(a: tuple[list, dict], b: tuple[list, dict]) -> None:
+    assert a[0] == b[0]
+    assert a[1].keys() == {"agent", "replay", "env", "trainer"}
+    assert_same_state(a[1], b[1])
+
+
+@pytest.mark.parametrize(("aggregator", "network"), list(product(aggregators.names(), networks.REGISTRY)))
+def test_a_run_is_the_same_twice(tmp_path, aggregator, network):
+    argv = [*TOY, "--aggregator", aggregator, "--network", network]
+    assert_same(run(tmp_path / "first", *argv), run(tmp_path / "second", *argv))
+
+
+def test_another_seed_changes_records_and_every_part_of_the_state(tmp_path):
+    (records, parts), (others, other_parts) = (run(tmp_path / seed, *TOY, "--seed", seed) for seed in ("0", "1"))
+    assert not any(a == b for a, b in zip(records, others, strict=True))
+    for name, part in parts.items():
+        with pytest.raises(AssertionError):
+            assert_same_state(part, other_parts[name])
+
+
+@pytest.mark.mujoco
+def test_a_run_of_meta_world_is_the_same_with_another_number_of_workers(tmp_path):
+    argv = [*MUJOCO, "--total-steps", "60", "--aggregator", "aligned", "--eval-every", "60", "--eval-goals", "1"]
+    argv += ["--log-every", "20"]
+    assert_same(run(tmp_path / "one", *argv, "--workers", "1"), run(tmp_path / "two", *argv, "--workers", "2"))

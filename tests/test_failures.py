@@ -1,0 +1,252 @@
+"""Whole runs in which something fails: what is said, the exit code, and what is left."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mtrl import envs
+from mtrl.agents.losses import td_target
+from mtrl.agents.mtsac import MTSAC
+from mtrl.checkpoint import latest, load
+from mtrl.train import main
+from tests.envs.fakes import NUM_GOALS
+from tests.envs.faulty import TIMEOUT
+from tests.envs.harness import TASK_NAMES, wait_until_gone
+from tests.test_train import children_of, records, steps_saved, unchanged_process  # noqa: F401 - a fixture
+
+# Vector steps are 6 environment steps; the 5th one fails: after 24. The last checkpoint before is at 18.
+FAULTY = [
+    *("--envs-per-task", "2", "--workers", "2", "--total-steps", "60", "--warmup-steps", "6", "--eval-every", "0"),
+    *("--eval-goals", "3", "--log-every", "12", "--checkpoint-every", "18"),
+    *("--device", "cpu", "--network.hidden-dims", "8", "--agent.batch-size", "2"),
+]
+
+# Vector steps are 4 environment steps; updates come from step 40 on.
+TOY = [
+    *(
+        "--env",
+        "toy",
+        "--aggregator",
+        "aligned",
+        "--envs-per-task",
+        "1",
+        "--total-steps",
+        "80",
+        "--warmup-steps",
+        "10",
+        "--eval-every",
+        "0",
+    ),
+    *("--log-every", "20", "--checkpoint-every", "20", "--device", "cpu"),
+    *("--network.hidden-dims", "8", "--agent.batch-size", "2"),
+]
+
+
+@pytest.fixture
+def run_dir(tmp_path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def run_faulty(capsys, monkeypatch, run_dir):
+    """Run the suite of that fault; return exit code and what was said on stderr."""
+
+    def run(fault: str, *argv: str) -> tuple[int, str]:
+        suite = envs._Suite("tests.envs.faulty:make", TASK_NAMES, NUM_GOALS)
+        monkeypatch.setitem(envs._REGISTRY, f"faulty_{fault}", suite)
+        before, memory = children_of(os.getpid()), shared_memory_names()
+        code = main(["--env", f"faulty_{fault}", *FAULTY, "--run-dir", str(run_dir), *argv])
+        started = tuple(set(children_of(os.getpid())) - set(before))
+        assert wait_until_gone(started)
+        assert shared_memory_names() <= memory
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def shared_memory_names() -> set[Path]:
+    return set(Path("/dev/shm").iterdir())
+
+
+def assert_can_go_on(run_dir: Path, error: str, saved: int, logged: int, until: int) -> None:
+    """The last checkpoint is whole and said, what was recorded is on the disk, and the run can continue."""
+    assert f"the last checkpoint is of step {saved}; continue from it with --resume {run_dir}" in error
+    assert steps_saved(run_dir) == saved
+    assert records(run_dir, "train")[-1]["step"] == logged
+    events = EventAccumulator(str(run_dir))
+    events.Reload()
+    assert events.Scalars("skipped_updates")[-1].step == logged
+    assert main(["--resume", str(run_dir), "--total-steps", str(until)]) == 0
+    assert steps_saved(run_dir) == until
+
+
+# Rows are dealt out in turn: with two environments per task `east` has the rows 2 and 3, with three 3 to 5.
+WORKER = r"worker 1 \(pid \d+\)"
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "sentence"),
+    [
+        ("raising", 4, rf"task 'east', env 1: 'step' failed in {WORKER}: ValueError: the 10\d broke in two lines"),
+        ("hanging", 4, rf"no answer to 'step' within {TIMEOUT:g} s. task 'east', env 1: {WORKER} hangs"),
+        ("killed", 4, rf"task 'east', env 1: {WORKER} was killed by SIGKILL"),
+        ("nan_reward", 3, "reward of task 'east', environment 1 is nan"),
+        ("infinite_reward", 3, "reward of task 'east', environment 1 is inf"),
+        ("nan_obs", 3, "observation of task 'east', environment 1, component 2 is nan"),
+    ],
+)
+def test_a_failing_step_is_named_and_the_run_can_go_on(run_faulty, run_dir, fault, code, sentence):
+    found, error = run_faulty(fault)
+    assert found == code
+    assert re.match(rf"\nerror: {sentence}, after 24 environment steps\n\n", error)
+    assert ("Traceback" in error) == (fault == "raising")
+    assert_can_go_on(run_dir, error, saved=18, logged=24, until=30)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "sentence"),
+    [
+        ("raising", 4, rf"task 'east', env 2: 'step' failed in {WORKER}: ValueError: .*"),
+        ("raising_at_reset", 4, rf"task 'east', env 2: 'reset' failed in {WORKER}: ValueError: stuck"),
+        ("raising_at_construction", 4, rf"task 'east', env 2: 'start' failed in {WORKER}: ValueError: no room"),
+        ("nan_reward", 3, "reward of task 'east', environment 2 is nan"),
+        ("nan_at_reset", 3, "observation of task 'east', environment 2, component 2 is nan"),
+    ],
+)
+def test_a_failing_evaluation_is_named_and_costs_nothing_learned(run_faulty, run_dir, fault, code, sentence):
+    found, error = run_faulty(f"{fault}_in_evaluation", "--eval-every", "24")
+    assert found == code
+    assert re.match(rf"\nerror: {sentence}, in the evaluation after 24 environment steps\n\n", error)
+    assert f"the last checkpoint is of step 24; continue from it with --resume {run_dir}" in error
+    assert steps_saved(run_dir) == 24
+    assert records(run_dir, "evaluation") == []
+
+
+def test_an_environment_that_cannot_be_built_leaves_nothing(run_faulty, run_dir):
+    code, error = run_faulty("raising_at_construction")
+    assert code == 4
+    assert re.match(rf"\nerror: task 'east', env 1: 'start' failed in {WORKER}: ValueError: no room\n\n", error)
+    assert not run_dir.exists()
+
+
+def test_an_environment_that_cannot_start_its_first_episode_is_named(run_faulty):
+    code, error = run_faulty("raising_at_reset")
+    assert code == 4
+    assert re.match(rf"\nerror: task 'east', env 1: 'reset' failed in {WORKER}: ValueError: stuck\n\n", error)
+
+
+def test_a_first_observation_that_is_no_number_is_named_before_anything_is_done(run_faulty, run_dir):
+    code, error = run_faulty("nan_at_reset")
+    assert code == 3
+    assert error == (
+        "\nerror: observation of task 'east', environment 1, component 2 is nan, after 0 environment steps\n\n"
+        "there is no checkpoint to continue from yet; start the run again\n"
+    )
+
+
+def test_numbers_of_a_step_that_is_not_valid_are_neither_stored_nor_counted(run_faulty, run_dir):
+    code, error = run_faulty("unstable")
+    assert (code, error) == (0, "")
+    checkpoint = latest(run_dir / "checkpoints")
+    assert checkpoint is not None
+    replay = load(checkpoint, "replay")
+    assert replay["size"].tolist() == [20, 19, 20]  # 10 vector steps x 2 environments, one left out
+    assert replay["storage"][1, :19].isfinite().all()
+    assert all(line["train_return/east"] is not None for line in records(run_dir, "train")[1:])
+
+
+# ---- the learner
+
+
+def no_number_at(call: int, method, spoil):
+    """Return `method`, whose result is spoilt at that call (counted from 1)."""
+    calls = []
+
+    def spoilt(*args):
+        calls.append(args)
+        result = method(*args)
+        if len(calls) == call:
+            spoil(args, result)
+        return result
+
+    return spoilt
+
+
+def spoil_action(args, action):
+    action[2, 0, 1] = torch.nan
+
+
+def test_an_action_that_is_no_number_is_named(capsys, monkeypatch, run_dir):
+    monkeypatch.setattr(MTSAC, "act", no_number_at(3, MTSAC.act, spoil_action))
+    assert main([*TOY, "--run-dir", str(run_dir)]) == 3
+    # The policy acts from step 40 on; its third action follows two vector steps of 4.
+    sentence = "error: action of task 'reach-west', environment 0, component 1 is nan, after 48 environment steps\n"
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert_can_go_on(run_dir, error, saved=40, logged=40, until=60)
+
+
+def test_an_action_that_is_no_number_in_an_evaluation_saves_no_broken_agent(capsys, monkeypatch, run_dir):
+    monkeypatch.setattr(MTSAC, "act_deterministic", no_number_at(3, MTSAC.act_deterministic, spoil_action))
+    assert main([*TOY, "--eval-every", "48", "--run-dir", str(run_dir)]) == 3
+    error = capsys.readouterr().err
+    assert "component 1 is nan, in the evaluation after 48 environment steps\n" in error
+    assert_can_go_on(run_dir, error, saved=40, logged=40, until=60)
+
+
+def target_without_numbers(*args):
+    target = td_target(*args)
+    target[2] = torch.nan
+    return target
+
+
+def loss_without_gradient(self, shared, private, inputs, /, loss=MTSAC._critic_loss):
+    value, metrics = loss(self, shared, private, inputs)
+    constant = 0 * value + (inputs.task[0] != 2)  # 0 for reach-west: the root has a value there, and no slope
+    return value + constant.sqrt(), metrics
+
+
+def noise_without_numbers(self, batch, generator, inputs=MTSAC._actor_inputs):
+    found = inputs(self, batch, generator)
+    found.noise[1] = torch.inf
+    return found
+
+
+def lose_temperature(args, _):
+    args[0].log_alpha[3] = torch.nan
+
+
+MEASURED = 4
+"""Updates of a throw-away agent, to say what the run will cost."""
+
+
+@pytest.mark.parametrize(
+    ("name", "spoilt", "update", "step", "what"),
+    [
+        ("td_target", target_without_numbers, 1, 40, "critic loss of reach-west"),
+        ("MTSAC._critic_loss", loss_without_gradient, 1, 40, "critic gradient of reach-west"),
+        ("MTSAC._actor_inputs", noise_without_numbers, 1, 40, "actor loss of reach-north"),
+        (
+            "MTSAC.update",
+            no_number_at(MEASURED + 3, MTSAC.update, lose_temperature),
+            4,
+            52,
+            "temperature of reach-south; critic loss of reach-south; actor loss of reach-south",
+        ),
+    ],
+)
+def test_what_is_no_number_in_an_update_is_named(capsys, monkeypatch, run_dir, name, spoilt, update, step, what):
+    with monkeypatch.context() as patch:
+        patch.setattr(f"mtrl.agents.mtsac.{name}", spoilt)
+        assert main([*TOY, "--run-dir", str(run_dir)]) == 3
+    error = capsys.readouterr().err
+    assert error.startswith(
+        f"\nerror: not finite in update {update}: {what} (--on-nonfinite skip leaves such updates out), "
+        f"after {step} environment steps\n\n"
+    )
+    saved = (step - 1) // 20 * 20
+    assert_can_go_on(run_dir, error, saved=saved, logged=saved, until=saved + 20)
