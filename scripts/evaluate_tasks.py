@@ -1,7 +1,7 @@
 """How good are these runs, task by task, and how far do they differ?
 
-Evaluates the newest checkpoint of every run, every goal of every task once, or reads what `mtrl.evaluate` has written of
-it, and prints one table: tasks in rows, runs in columns, then the mean over runs and Student's 95% interval of it.
+Evaluates the newest checkpoint of every run, every goal of every task once, or reads what `mtrl.evaluate` has written
+of it, and prints one table: tasks in rows, runs in columns, then the mean over runs and Student's 95% interval of it.
 
     python scripts/evaluate_tasks.py runs/mt10-aligned-0 runs/mt10-aligned-1 runs/mt10-aligned-2
 """
