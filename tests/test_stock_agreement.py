@@ -8,10 +8,9 @@ from pathlib import Path
 import metaworld
 import numpy as np
 import pytest
-import torch
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
 from mtrl import checkpoint, cli
-from mtrl.agents.losses import split_policy
 from mtrl.agents.mtsac import MTSAC
 from mtrl.assembly import choose_device, load_policy, make_agent, make_env
 from mtrl.envs.metaworld.goals import goal_vectors
@@ -29,19 +28,23 @@ from scripts.compare_with_stock import (
     run_stock_to_the_end,
 )
 
+pytestmark = pytest.mark.timeout(180)  # mostly physics, which a busy machine makes slow
+
 TASKS = ("reach-v3", "push-v3")
-NUM_GOALS = 3
+NUM_GOALS = 2
 
 
 @pytest.mark.mujoco
 @pytest.mark.filterwarnings("ignore:Constant.* may be too high:UserWarning")  # from Meta-World's policies
-@pytest.mark.parametrize("task", ["pick-place-v3", "window-close-v3"])
+@pytest.mark.parametrize("task", ["pick-place-v3", "coffee-button-v3"])
 def test_scripted_policies_have_the_episodes_of_the_stock_evaluation(task):
     found = compare(task, num_goals=2, goal_seed=4)
     assert equal_episodes(found) == [0, 1]
     assert largest_difference(found) < 0.01  # stock sums in float32: 500 steps, a total near 5000
     assert found["ours"][SOLVED] == [1.0, 1.0]
-    assert (np.array(found["ours"][RETURN]) > np.array(found["ours"][RETURN_UNTIL_SOLVED]) + 1000).all()
+    # The coffee machine's button comes back: solved, and not at the end.
+    assert found["ours"][SOLVED_AT_END] == [0.0 if task == "coffee-button-v3" else 1.0] * 2
+    assert (np.array(found["ours"][RETURN]) > np.array(found["ours"][RETURN_UNTIL_SOLVED]) + 400).all()
 
 
 @pytest.mark.parametrize(
@@ -65,21 +68,15 @@ def test_an_episode_that_differs_in_anything_is_found(way, quantity):
 # ---- a network
 
 
-def teach_reaching(agent: MTSAC, goals_to_reach: slice) -> None:
-    """Fit the actor to moving the hand (obs 0 to 2) to the goal (obs 36 to 38)."""
-    generator = torch.Generator().manual_seed(0)
-    leaves = [leaf.requires_grad_() for leaf in agent.actor.leaves]
-    optimizer = torch.optim.Adam(leaves, lr=3e-3)
-    for _ in range(300):
-        obs = torch.rand(len(TASKS), 256, 39, generator=generator)
-        wanted = (5 * (obs[..., goals_to_reach] - obs[..., :3])).clamp(-0.95, 0.95)
-        mean, _ = split_policy(agent.actor(obs, agent.tasks.expand(obs.shape[:2])))
-        loss = (mean.tanh()[..., :3] - wanted).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    for leaf in leaves:
-        leaf.requires_grad_(False)
+def make_it_reach(agent: MTSAC) -> None:
+    """Let three hidden units hold goal (obs 36 to 38) - hand (obs 0 to 2), which the action follows."""
+    weight, bias = agent.actor.shared["hidden.0.weight"], agent.actor.shared["hidden.0.bias"]
+    for axis in range(3):
+        weight[axis] = 0
+        weight[axis, 36 + axis], weight[axis, axis] = 1, -1
+        bias[axis] = 1  # keeps the unit positive, hence linear
+        agent.actor.shared["output.weight"][axis, axis] = 10
+        agent.actor.shared["output.bias"][axis] = -10
 
 
 @pytest.fixture
@@ -87,13 +84,13 @@ def run(tmp_path) -> Path:
     """A run whose checkpoint holds a network that reaches."""
     folder = tmp_path / "run"
     settings = cli.parse(
-        ["--env", "mt10:" + ",".join(TASKS), "--device", "cpu", "--network.hidden-dims", "64", "--workers", "1"]
+        ["--env", "mt10:" + ",".join(TASKS), "--device", "cpu", "--network.hidden-dims", "16", "--workers", "1"]
     )
     env = make_env(settings)
     env.close()
     agent = make_agent(settings, env.spec, choose_device("cpu"))
     assert isinstance(agent, MTSAC)
-    teach_reaching(agent, slice(36, 39))
+    make_it_reach(agent)
     checkpoint.save(folder / "checkpoints", 0, {"agent": agent.state_dict()})
     (folder / "config.yaml").write_text(settings.to_yaml())
     return folder
@@ -101,11 +98,10 @@ def run(tmp_path) -> Path:
 
 def stock_env(task: str, num_goals: int, goals: np.ndarray) -> Episodes:
     """Build the stock environment of the task with goals of MT10, which another test compares with stock."""
-    env = metaworld.make_mt_envs(task, seed=0, task_select="pseudorandom")
-    env_class = type(env.unwrapped)
+    env_class = ALL_V3_ENVIRONMENTS[task]
     data = [{"rand_vec": goal, "env_cls": env_class, "partially_observable": False} for goal in goals]
-    env.set_wrapper_attr("tasks", [metaworld._encode_task(task, one) for one in data])
-    return Episodes(env, num_goals)
+    tasks = [metaworld._encode_task(task, one) for one in data]
+    return Episodes(metaworld._init_each_env(env_class, tasks, task_select="pseudorandom"), num_goals)
 
 
 @pytest.mark.mujoco
