@@ -1,11 +1,17 @@
 """Join concrete classes by the names in a run's settings: the one place that knows both names and classes."""
 
+import dataclasses
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
-from mtrl import agents, aggregators, envs, networks
+from mtrl import agents, aggregators, checkpoint, envs, networks
+from mtrl.evaluator import Policy
 from mtrl.interfaces import Agent, EnvSpec, VectorEnv
 from mtrl.registry import resolve
 from mtrl.timing import Stopwatch
@@ -52,6 +58,35 @@ def make_agent(settings: "Settings", spec: EnvSpec, device: torch.device, stopwa
         seed=settings.trainer.seed,
         stopwatch=stopwatch or Stopwatch(),
     )
+
+
+def load_policy(settings: "Settings", folder: Path, action_seed: int | None) -> Policy:
+    """Return what a checkpoint of the run has learned, as a policy of all its tasks.
+
+    Args:
+        settings: Of the run; the networks run on its device.
+        folder: The checkpoint.
+        action_seed: Of sampled actions; None for the deterministic policy.
+
+    Raises:
+        ValueError: The checkpoint does not fit the settings.
+        FileNotFoundError: It is gone: training deletes old ones.
+    """
+    device = choose_device(settings.trainer.device)
+    names = envs.task_names(settings.env)
+    with closing(make_env(settings, names[:1], 1)) as env:
+        spec = dataclasses.replace(env.spec, task_names=names)
+    agent = make_agent(settings, spec, device)
+    agent.load_state_dict(checkpoint.load(folder, "agent", device))
+    act = agent.act_deterministic
+    if action_seed is not None:
+        agent.seed_actions(action_seed)
+        act = agent.act
+
+    def policy(obs: Float[np.ndarray, "task env obs"]) -> Float[np.ndarray, "task env action"]:
+        return act(torch.from_numpy(obs).to(device)).cpu().numpy()
+
+    return policy
 
 
 def choose_device(name: str) -> torch.device:

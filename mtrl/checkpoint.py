@@ -57,8 +57,17 @@ def save(folder: Path, step: int, parts: Mapping[str, Any]) -> Path:
 
 def latest(folder: Path) -> Path | None:
     """Return the newest complete checkpoint in `folder`, or None."""
-    complete = _complete(folder)
-    return complete[-1] if complete else None
+    complete = by_step(folder)
+    return complete[max(complete)] if complete else None
+
+
+def by_step(folder: Path) -> dict[int, Path]:
+    """Return all complete checkpoints in `folder` by their step, oldest first."""
+    complete: dict[int, Path] = {}
+    for path in sorted(folder.glob("*")):  # `.old-` comes before numbers and gives way to them
+        if (step := path.name.removeprefix(_OLD)).isdigit():
+            complete[int(step)] = path
+    return dict(sorted(complete.items()))
 
 
 def load(checkpoint: Path, part: str, device: torch.device | str = "cpu") -> Any:
@@ -70,20 +79,11 @@ def load(checkpoint: Path, part: str, device: torch.device | str = "cpu") -> Any
     return _decode(torch.load(checkpoint / f"{part}.pt", map_location=device, weights_only=True))
 
 
-def _complete(folder: Path) -> list[Path]:
-    """Return all complete checkpoints, oldest first, one of each step."""
-    by_step: dict[str, Path] = {}
-    for path in sorted(folder.glob("*")):  # `.old-` comes before numbers and gives way to them
-        if (step := path.name.removeprefix(_OLD)).isdigit():
-            by_step[step] = path
-    return [by_step[step] for step in sorted(by_step)]
-
-
 def _sweep(folder: Path) -> None:
     """Delete old checkpoints and what killed processes left, never under the name of a complete one."""
     for path in folder.glob(f"{_PARTIAL}*"):
         shutil.rmtree(path)
-    kept = _complete(folder)[-KEEP:]
+    kept = list(by_step(folder).values())[-KEEP:]
     for path in sorted(folder.glob("*")):
         if path not in kept and path.name.removeprefix(_OLD).isdigit():
             shutil.rmtree(path.rename(folder / f"{_PARTIAL}{path.name}"))

@@ -17,7 +17,7 @@ from mtrl import aggregators, envs, flag_help, flags
 from mtrl.flags import UsageError
 from mtrl.settings import Settings, build
 
-__all__ = ["Settings", "UsageError", "error", "load", "parse"]
+__all__ = ["Settings", "UsageError", "check_device", "error", "load", "parse"]
 
 _EXIT_USAGE = 2
 
@@ -66,8 +66,8 @@ def error(message: str) -> NoReturn:
 
 def _checked(settings: Settings) -> Settings:
     """Refuse settings that are valid one by one and impossible together or here."""
-    _check_device("--device", settings.trainer.device)
-    _check_device("--replay.device", settings.replay.device)
+    check_device("--device", settings.trainer.device)
+    check_device("--replay.device", settings.replay.device)
     _check_eval_goals(settings)
     for part in ("critic", "actor"):
         _check_aggregator(settings, part)
@@ -76,7 +76,12 @@ def _checked(settings: Settings) -> Settings:
     return settings
 
 
-def _check_device(flag: str, device: str) -> None:
+def check_device(flag: str, device: str) -> None:
+    """Raise unless this machine has the device.
+
+    Raises:
+        UsageError: It has no CUDA, and `device` is cuda.
+    """
     if device != "cuda":
         return
     import torch

@@ -15,6 +15,8 @@ Policy = Callable[[Float[np.ndarray, "task env obs"]], Float[np.ndarray, "task e
 MakeEnv = Callable[[tuple[str, ...], int], VectorEnv]
 """Builds environments of some of the tasks: (task names, copies of each) -> environments."""
 
+Report = Callable[[int], None]
+
 ENVS_AT_ONCE = 10
 """Environments alive at a time during an evaluation. A Meta-World environment takes about 25 MB."""
 
@@ -43,7 +45,13 @@ def spread_goals(num_goals: int, count: int) -> Int[np.ndarray, " goal"]:
 
 
 def evaluate(
-    make_env: MakeEnv, task_names: tuple[str, ...], policy: Policy, goals: Int[np.ndarray, " goal"]
+    make_env: MakeEnv,
+    task_names: tuple[str, ...],
+    policy: Policy,
+    goals: Int[np.ndarray, " goal"],
+    *,
+    only: tuple[str, ...] | None = None,
+    report: Report = lambda episodes: None,
 ) -> Evaluation:
     """Run one episode of every task for every goal, in environments that exist for nothing else.
 
@@ -53,23 +61,26 @@ def evaluate(
         make_env: Builds the environments; they are closed again.
         task_names: All tasks the policy knows, in its order.
         policy: Observations of all tasks -> actions.
-        goals: Goal indices.
+        goals: Goal indices; one that is there twice is run twice.
+        only: The tasks to evaluate, in the order of the result; all by default.
+        report: Told now and then how many more episodes have ended.
 
     Raises:
         NonFiniteError: An action, observation or reward is not finite.
     """
+    chosen = [task_names.index(name) for name in only or task_names]
     parts = []
-    for first in range(0, len(task_names), ENVS_AT_ONCE):
-        group = slice(first, first + ENVS_AT_ONCE)
-        names = task_names[group]
+    for first in range(0, len(chosen), ENVS_AT_ONCE):
+        group = chosen[first : first + ENVS_AT_ONCE]
+        names = tuple(task_names[task] for task in group)
         copies = min(len(goals), ENVS_AT_ONCE // len(names))
         with closing(make_env(names, copies)) as env:
-            parts.append(evaluate_env(env, _restrict(policy, len(task_names), group), goals))
+            parts.append(evaluate_env(env, _restrict(policy, len(task_names), group), goals, report))
     columns = zip(*(part[1:] for part in parts), strict=True)
     return Evaluation(goals, *(np.concatenate(column) for column in columns))
 
 
-def _restrict(policy: Policy, num_tasks: int, group: slice) -> Policy:
+def _restrict(policy: Policy, num_tasks: int, group: list[int]) -> Policy:
     """Return the policy of some of the tasks; the others are shown zeros, and their actions dropped."""
 
     def restricted(obs: Float[np.ndarray, "task env obs"]) -> Float[np.ndarray, "task env action"]:
@@ -80,13 +91,16 @@ def _restrict(policy: Policy, num_tasks: int, group: slice) -> Policy:
     return restricted
 
 
-def evaluate_env(env: VectorEnv, policy: Policy, goals: Int[np.ndarray, " goal"]) -> Evaluation:
+def evaluate_env(
+    env: VectorEnv, policy: Policy, goals: Int[np.ndarray, " goal"], report: Report = lambda episodes: None
+) -> Evaluation:
     """Run one episode of every task of `env` for every goal.
 
     Args:
         env: Used for nothing else: its episodes are started and left anywhere.
         policy: Observations of all environments -> actions.
         goals: Goal indices; a last round with too few goals repeats one and leaves the repetition out.
+        report: Told after each round how many episodes it had.
 
     Raises:
         NonFiniteError: An action, observation or reward is not finite.
@@ -102,6 +116,7 @@ def evaluate_env(env: VectorEnv, policy: Policy, goals: Int[np.ndarray, " goal"]
         result.success[:, columns] = success[:, : len(chosen)]
         result.success_at_end[:, columns] = success_at_end[:, : len(chosen)]
         result.returns[:, columns] = returns[:, : len(chosen)]
+        report(spec.num_tasks * len(chosen))
     return result
 
 

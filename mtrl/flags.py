@@ -97,7 +97,7 @@ def read_run(run: Path) -> Request:
     """
     file = run / "config.yaml"
     if not file.is_file():
-        raise UsageError(f"{run} is no run to continue: expected a folder with a config.yaml written by training")
+        raise UsageError(f"{run} is no run: expected a folder with a config.yaml written by training")
     return _merge([_layer(file)])
 
 

@@ -121,6 +121,10 @@ class Agent(Protocol):
         """Return the actions to be evaluated. Draws no randomness."""
         ...
 
+    def seed_actions(self, seed: int) -> None:
+        """Start the random stream of exploring actions anew."""
+        ...
+
     def update(self, batch: Batch) -> Metrics:
         """Learn from one batch. No logging, no I/O, no synchronisation with the device.
 

@@ -126,6 +126,36 @@ class Console:
         return f"{step:,}/{self._total_steps:,} steps ({share:.1f}%) | {rate:,.0f} steps/s | {left} left"
 
 
+class Progress:
+    """Tells a person on standard error how many of the episodes have ended, and how long the others will take."""
+
+    def __init__(self, num_episodes: int) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._num_episodes = num_episodes
+        self._num_ended = 0
+        self._start = time.monotonic()
+        self._show()
+
+    def add(self, episodes: int) -> None:
+        """Take in how many more have ended; print a line at each tenth, or redraw the line of a terminal."""
+        before, self._num_ended = self._num_ended, self._num_ended + episodes
+        if self._is_terminal or 10 * self._num_ended // self._num_episodes > 10 * before // self._num_episodes:
+            self._show()
+
+    def close(self) -> None:
+        """Erase the line of a terminal."""
+        if self._is_terminal:
+            sys.stderr.write("\r\033[K")
+
+    def _show(self) -> None:
+        text = f"{self._num_ended:,}/{self._num_episodes:,} episodes"
+        if self._num_ended:
+            elapsed = time.monotonic() - self._start
+            text += f" | {duration(elapsed / self._num_ended * (self._num_episodes - self._num_ended))} left"
+        sys.stderr.write(f"\r\033[K{text}" if self._is_terminal else f"{text}\n")
+        sys.stderr.flush()
+
+
 def say(line: str) -> None:
     """Print a line at once, also where the output is a pipe."""
     _emit(line + "\n")

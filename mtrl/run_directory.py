@@ -5,6 +5,7 @@ environment.json   versions, commit, hardware and command line, one entry per st
 metrics.jsonl      one record per line: training and evaluations
 events.out.*       the same for TensorBoard
 checkpoints/STEP/  everything needed to continue
+evaluations/       what `mtrl.evaluate` found, by step
 lock               held by the process that runs here, and its id
 """
 
@@ -63,7 +64,7 @@ def record(settings: "Settings", run_dir: Path) -> None:
     """Write down in the claimed folder what this start was told and where it runs."""
     config = run_dir / "config.yaml"
     if settings.resume is None:
-        _replace(config, settings.to_yaml())
+        write_whole(config, settings.to_yaml())
     else:
         _update_budget(config, settings.trainer.total_steps)
     _record_start(run_dir / "environment.json")
@@ -104,6 +105,19 @@ def describe_environment() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpus": gpus,
     }
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write the file whole or not at all."""
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _create_default(settings: "Settings") -> Path:
@@ -153,7 +167,7 @@ def _update_budget(config: Path, total_steps: int | None) -> None:
     line = yaml.safe_dump({"total_steps": total_steps}).strip()
     updated = re.sub(r"^total_steps:.*$", line, text, flags=re.MULTILINE)
     if updated != text:
-        _replace(config, updated)
+        write_whole(config, updated)
 
 
 def _record_start(path: Path) -> None:
@@ -163,17 +177,7 @@ def _record_start(path: Path) -> None:
     except ValueError:
         warnings.warn(f"{path} is torn: the record of earlier starts is lost", stacklevel=3)
         starts = []
-    _replace(path, json.dumps([*starts, describe_environment()], indent=1) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write the file whole or not at all."""
-    partial = path.with_name(f".partial-{path.name}")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_whole(path, json.dumps([*starts, describe_environment()], indent=1) + "\n")
 
 
 def _version(package: str) -> str | None:

@@ -187,3 +187,14 @@ def test_a_killed_writer_always_leaves_a_whole_checkpoint(tmp_path):
         state = checkpoint.load(folder, "agent")
         assert state["step"] == int(folder.name)
         assert torch.equal(state["tensor"], torch.arange(500_000.0))
+
+
+def test_complete_checkpoints_are_found_by_step_and_a_replaced_one_counts_once(tmp_path):
+    for name in ("000000000300", "000000000040", ".old-000000000040", ".old-000000000005", ".partial-000000000900"):
+        (tmp_path / name).mkdir()
+    found = checkpoint.by_step(tmp_path)
+    assert [(step, path.name) for step, path in found.items()] == [
+        (5, ".old-000000000005"),
+        (40, "000000000040"),
+        (300, "000000000300"),
+    ]

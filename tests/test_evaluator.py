@@ -112,3 +112,24 @@ def test_tasks_are_evaluated_a_few_at_a_time_and_every_policy_meets_its_own_task
     assert result.success.shape == (4, 5)
     assert result.success.all()
     assert ENVS_AT_ONCE == 10
+
+
+def test_some_tasks_alone_meet_their_own_policy_and_goals():
+    tasks = ("reach-south", "reach-east", "reach-west", "reach-north")
+
+    def make_toy(names, copies):
+        return Toy(names, seed=0, goal_seed=0, envs_per_task=copies)
+
+    def a_constant_per_task(obs):
+        return np.broadcast_to(np.linspace(-1, 1, 4)[:, None, None], (*obs.shape[:2], 2))
+
+    whole = evaluate(make_toy, tasks, a_constant_per_task, np.arange(3))
+    part = evaluate(make_toy, tasks, a_constant_per_task, np.arange(3), only=("reach-north", "reach-east"))
+    np.testing.assert_array_equal(part.returns, whole.returns[[3, 1]])
+    assert len(set(whole.returns[:, 0])) == 4
+
+
+def test_episodes_are_reported_as_they_end_without_those_that_fill_a_round():
+    reported = []
+    evaluate_env(CountingEnv(2), no_action, np.array([0, 1, 2, 3, 4]), reported.append)
+    assert reported == [4, 4, 2]  # 2 tasks x 5 goals, 2 goals at a time

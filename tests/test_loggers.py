@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mtrl.loggers import Console, JsonLines, TensorBoard, duration, flatten, heat_map
+from mtrl.loggers import Console, JsonLines, Progress, TensorBoard, duration, flatten, heat_map
 
 TASKS = ("reach", "push")
 VALUES = {"success": np.array([0.25, 1.0]), "speed": 3.5, "cosine": np.array([[1.0, -0.5], [-0.5, 1.0]])}
@@ -118,3 +118,29 @@ def test_heat_map_colours():
     assert image[0, 0].tolist() == [255, 0, 0]
     assert image[0, -1].tolist() == [0, 0, 255]
     assert image[-1, 0].tolist() == image[-1, -1].tolist() == [255, 255, 255]
+
+
+def test_progress_has_a_line_at_each_tenth_where_nobody_watches(capsys, monkeypatch):
+    clock = iter([0.0, 30.0, 60.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    progress = Progress(2000)
+    for episodes in (100, 50, 50, 100, 300):
+        progress.add(episodes)
+    progress.close()
+    # 200 of 2000 in 30 s: 270 s for the others; 600 in 60 s: 140 s
+    assert capsys.readouterr().err.splitlines() == [
+        "0/2,000 episodes",
+        "200/2,000 episodes | 4m 30s left",
+        "600/2,000 episodes | 2m 20s left",
+    ]
+
+
+def test_progress_is_one_line_on_a_terminal_and_gone_at_the_end(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    progress = Progress(2000)
+    progress.add(1)
+    progress.close()
+    error = capsys.readouterr().err
+    assert error.startswith("\r\033[K0/2,000 episodes\r\033[K1/2,000 episodes | ")
+    assert error.endswith(" left\r\033[K")
+    assert "\n" not in error

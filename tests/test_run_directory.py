@@ -265,3 +265,17 @@ def test_the_processor_is_named_as_the_kernel_does(monkeypatch, tmp_path):
     assert run_directory._cpu_name() == "fallback"  # a kernel that does not tell
     file.write_text("processor : 0\nmodel name : Some: CPU\nmodel name : Other\n")
     assert run_directory._cpu_name() == "Some: CPU"
+
+
+def test_a_file_that_cannot_be_written_whole_stays_as_it_was(monkeypatch, tmp_path):
+    file = tmp_path / "file.json"
+    run_directory.write_whole(file, "before")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        run_directory.write_whole(file, "after")
+    assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
+    assert file.read_text() == "before"

@@ -149,6 +149,10 @@ class MTSAC:
         mean, _ = split_policy(self.actor(self.standardize(obs), self.tasks.expand(obs.shape[:2])))
         return mean.tanh()
 
+    def seed_actions(self, seed: int) -> None:
+        """Start the random stream of exploring actions anew."""
+        self.generators["act"] = torch_generator(seed, "agent", "act", device=self.device)
+
     # ---------------------------------------------------------------------------------------------- learning
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from mtrl.registry import check_name
 if TYPE_CHECKING:
     from mtrl.interfaces import VectorEnv
 
-__all__ = ["check", "make", "names", "num_goals", "parse", "task_names"]
+__all__ = ["check", "check_task", "make", "names", "num_goals", "parse", "task_names"]
 
 
 class _Suite(NamedTuple):
@@ -99,6 +99,15 @@ def check(name: str) -> None:
     repeated = sorted({task for task in tasks if tasks.count(task) > 1})
     if repeated:
         raise ValueError(f"environment {name!r} names {', '.join(repeated)} more than once, expected each task once")
+
+
+def check_task(name: str, task: str) -> None:
+    """Raise unless the environment `name` has the task.
+
+    Raises:
+        ValueError: The message lists the tasks and the nearest one.
+    """
+    check_name(task_names(name), f"task of {name}", task)
 
 
 def make(

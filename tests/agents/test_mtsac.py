@@ -59,6 +59,18 @@ def test_sampled_actions_draw_from_the_acting_stream_alone():
     assert torch.equal(torch.get_rng_state(), global_before)
 
 
+def test_sampled_actions_follow_the_seed_they_are_given():
+    agent, other, obs = build(seed=0), build(seed=0), batch_for().obs
+    agent.act(obs)
+    before = snapshot(agent)
+    agent.seed_actions(7)
+    assert changed(before, snapshot(agent)) == {"/generators/act"}
+    other.seed_actions(7)
+    assert torch.equal(agent.act(obs), other.act(obs))
+    other.seed_actions(8)
+    assert not torch.equal(agent.act(obs), other.act(obs))
+
+
 def test_first_actions_are_near_zero_and_explore_with_standard_deviation_near_one():
     # Output layers start within 1e-3, so mean and log standard deviation are close to 0: u ~ N(0, 1).
     agent = build(hidden_dims=(64, 64))

@@ -107,3 +107,9 @@ def test_names_are_checked_without_heavy_imports():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_task_is_looked_up_in_its_environment():
+    envs.check_task("mt10:push-v3,reach-v3", "reach-v3")
+    with pytest.raises(ValueError, match="Did you mean 'push-v3'"):
+        envs.check_task("mt10:push-v3,reach-v3", "push-v2")

@@ -1,0 +1,122 @@
+"""What an evaluation found: as a record for a file, and as a table for a person."""
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtrl.evaluator import Evaluation
+from mtrl.run_directory import describe_environment
+from mtrl.statistics import CONFIDENCE, wilson
+
+_LONGEST_LIST = 60
+"""Characters of task names that a file name may hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """Which episodes an evaluation has."""
+
+    tasks: tuple[str, ...]
+    num_goals: int
+    """The first goals of each task."""
+    episodes: int = 1
+    """Episodes of every goal."""
+    seed: int | None = None
+    """Of sampled actions; None for the deterministic policy."""
+    is_whole: bool
+    """Whether this is every goal of every task once, with the deterministic policy."""
+
+    def file_name(self, step: int) -> str:
+        """Return where the record belongs in the folder of evaluations: every scope has a name of its own."""
+        if self.is_whole:
+            return f"{step:012d}.json"
+        policy = "deterministic" if self.seed is None else f"sampled{self.seed}"
+        tasks = "+".join(self.tasks)
+        if len(tasks) > _LONGEST_LIST:
+            tasks = f"{len(self.tasks)}tasks-{zlib.crc32(tasks.encode()):08x}"
+        return f"{step:012d}-{policy}-{self.num_goals}goals-{self.episodes}episodes-{tasks}.json"
+
+
+def make_record(scope: Scope, found: Evaluation, settings: Mapping[str, object]) -> dict[str, Any]:
+    """Return the evaluation as what JSON can hold.
+
+    Args:
+        scope: Which episodes there were.
+        found: Their results; the tasks in the order of `scope`.
+        settings: What else determined them: run, step, environment, ...
+    """
+    return {
+        **settings,
+        "is_whole": scope.is_whole,
+        "policy": "deterministic" if scope.seed is None else "sampled",
+        "action_seed": scope.seed,
+        "num_goals": scope.num_goals,
+        "episodes_per_goal": scope.episodes,
+        "confidence": CONFIDENCE,
+        "mean": _summary(found, slice(None)),
+        "tasks": {name: _summary(found, slice(task, task + 1)) for task, name in enumerate(scope.tasks)},
+        "episodes": [
+            {
+                "task": name,
+                "goal": int(goal),
+                "success": bool(found.success[task, column]),
+                "success_at_end": bool(found.success_at_end[task, column]),
+                "return": float(found.returns[task, column]),
+            }
+            for task, name in enumerate(scope.tasks)
+            for column, goal in enumerate(found.goals)
+        ],
+        "environment": describe_environment(),
+    }
+
+
+def to_json(record: dict[str, Any]) -> str:
+    """Write the record with one line per episode."""
+    lines = ",\n  ".join(json.dumps(episode) for episode in record["episodes"])
+    rest = json.dumps(record | {"episodes": []}, indent=1)
+    return rest.replace('"episodes": []', f'"episodes": [\n  {lines}\n ]') + "\n"
+
+
+def is_whole(file: Path) -> bool:
+    """Tell whether the file holds every goal of every task; False where it is no record."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("is_whole") is True
+
+
+def table(record: dict[str, Any]) -> list[str]:
+    """Return the lines to print: what was evaluated, one line per task, the mean over tasks."""
+    rows = [*record["tasks"].items(), ("mean", record["mean"])]
+    width = max(len(name) for name, _ in rows)
+    interval = f"{100 * record['confidence']:.0f}% interval"
+    header = f"{'task':<{width}}  success  {interval:<14}  at end  {interval:<14}  {'return':>10}  episodes"
+    title = f"{record['run']}, step {record['step']:,}: {record['policy']} policy, {record['num_goals']} goals per task"
+    return [title, header, *(f"{name:<{width}}  {_row(summary)}" for name, summary in rows)]
+
+
+def _summary(found: Evaluation, tasks: slice) -> dict[str, object]:
+    """Return the rates of some tasks together, as many episodes of each, with intervals of all their episodes."""
+    summary: dict[str, object] = {"num_episodes": int(found.success[tasks].size)}
+    for name, solved in (("success", found.success[tasks]), ("success_at_end", found.success_at_end[tasks])):
+        summary[name] = float(np.mean(solved))
+        summary[f"{name}_interval"] = list(wilson(int(solved.sum()), solved.size))
+    return summary | {"return": float(np.mean(found.returns[tasks]))}
+
+
+def _row(summary: dict[str, Any]) -> str:
+    intervals = [_interval(summary[f"{name}_interval"]) for name in ("success", "success_at_end")]
+    return (
+        f"{summary['success']:7.3f}  {intervals[0]}  {summary['success_at_end']:6.3f}  {intervals[1]}  "
+        f"{summary['return']:10.1f}  {summary['num_episodes']:8,}"
+    )
+
+
+def _interval(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.3f} to {ends[1]:.3f}"
