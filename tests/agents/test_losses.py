@@ -77,7 +77,7 @@ def test_gradient_flows_through_mean_and_log_std():
 
 
 def target(**changes):
-    """Return 1 + 0.9 (1 - terminated) (min(2, 3) - 0.5 * 4) = 1 + 0.9 (1 - terminated) * 0 unless changed."""
+    """Return 1 + 0.9 (1 - terminated) (min(5, 3) - 0.5 * 4) unless changed."""
     values = {
         "reward": torch.tensor([1.0]),
         "terminated": torch.tensor([0.0]),

@@ -116,6 +116,20 @@ def test_targets_move_by_tau_towards_the_updated_critics(network_name, tau):
         assert not torch.equal(after[name], leaf) or torch.equal(online[name], leaf)
 
 
+@every_network
+def test_target_step_by_hand(network_name):
+    # 1 + 0.25 (3 - 1) = 1.5; where something was not finite the targets stay.
+    agent = build(network_name, tau=0.25)
+    targets = [*agent.target_shared.values(), *agent.target_private.values()]
+    for value, leaves in ((1.0, targets), (3.0, agent.critic.leaves)):
+        for leaf in leaves:
+            leaf.fill_(value)
+    for is_finite, expected in ((False, 1.0), (True, 1.5)):
+        agent._move_targets(torch.tensor(is_finite))
+        assert all((leaf == expected).all() for leaf in targets)
+    assert all((leaf == 3).all() for leaf in agent.critic.leaves)
+
+
 def test_targets_start_as_copies_of_the_critics():
     agent = build("multi_head")
     for target, online in ((agent.target_shared, agent.critic.shared), (agent.target_private, agent.critic.private)):

@@ -9,8 +9,9 @@ from mtrl.aggregators.base import Aggregator
 from mtrl.aggregators.system import Aggregation
 from mtrl.gradients import task_gradients
 from mtrl.seeding import copy_generator
-from tests.agents.plain_sac import FAST, assert_learns_like_plain
+from tests.agents.plain_sac import FAST, PlainSAC, assert_learns_like_plain
 from tests.agents.small_agent import (
+    ACTION_DIM,
     NUM_TASKS,
     batch_for,
     build,
@@ -59,6 +60,21 @@ def test_gradients_of_all_tasks_at_once_equal_a_loop_over_the_tasks(network_name
                 assert leaf.grad is not None
                 assert leaf.grad.any(), path
                 torch.testing.assert_close(rows[path][task], leaf.grad, rtol=1e-4, atol=1e-6, msg=path)
+
+
+@every_network
+def test_every_task_acts_by_its_own_policy(network_name):
+    agent, obs = build(network_name, actor_lr=0.1), batch_for().obs
+    agent.update(batch_for())  # tasks have the same first policy, nearly
+    policy = PlainSAC(agent).actor
+    noise = torch.randn(*obs.shape[:2], ACTION_DIM, generator=copy_generator(agent.generators["act"]))
+    sampled, deterministic = agent.act(obs), agent.act_deterministic(obs)
+    for task in range(NUM_TASKS):
+        mean, log_std = policy(obs[task], task).detach().chunk(2, 1)
+        torch.testing.assert_close(deterministic[task], mean.tanh())
+        torch.testing.assert_close(sampled[task], (mean + log_std.clamp(-20, 2).exp() * noise[task]).tanh())
+        other_mean, _ = policy(obs[task], (task + 1) % NUM_TASKS).detach().chunk(2, 1)
+        assert (deterministic[task] - other_mean.tanh()).abs().max() > 0.01
 
 
 class MeanByGramian(Aggregator):
