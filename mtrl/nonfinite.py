@@ -96,7 +96,7 @@ class NonFiniteUpdates:
         return count, f"not finite in {updates}: {where}"
 
     def _name(self, quantity: str, flags: Tensor) -> str:
-        return f"{quantity} of {', '.join(self._task_names[task] for task in flags.nonzero().flatten().tolist())}"
+        return f"{quantity} of {', '.join(self._task_names[int(task)] for task in flags.nonzero().flatten().tolist())}"
 
 
 def _flagged(metrics: Metrics) -> Iterator[tuple[str, Tensor]]:
