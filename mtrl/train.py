@@ -104,13 +104,13 @@ def _report(failure: Exception, run_dir: Path | None) -> None:
     headline, _, details = str(failure).partition("\n")
     sentence = ", ".join([headline, " ".join(getattr(failure, "__notes__", ()))]).removesuffix(", ")
     paragraphs = [f"error: {sentence}", details.strip()]
-    if run_dir is not None:
-        checkpoint = latest(run_dir / "checkpoints")
-        paragraphs.append(
-            f"the last checkpoint is of step {int(checkpoint.name):,}; continue from it with --resume {run_dir}"
-            if checkpoint
-            else "there is no checkpoint to continue from yet; start the run again"
-        )
+    if run_dir is None:
+        paragraphs.append("the run has not begun: give the same command again when this is mended")
+    elif checkpoint := latest(run_dir / "checkpoints"):
+        step = f"{int(checkpoint.name.removeprefix('.old-')):,}"
+        paragraphs.append(f"the last checkpoint is of step {step}; continue from it with --resume {run_dir}")
+    else:
+        paragraphs.append("there is no checkpoint to continue from yet; start the run again")
     sys.stderr.write("\n" + "\n\n".join(filter(None, paragraphs)) + "\n")
 
 
