@@ -114,6 +114,22 @@ def test_counts_follow_the_configuration(tmp_path):
     assert trainer.replay.size.tolist() == [200, 200]
 
 
+def test_updates_per_step_multiply_the_updates(tmp_path):
+    trainer = train(tmp_path / "run", total_steps=120, updates_per_step=2)
+    assert trainer.update_count == 2 * (30 - 25 + 1)
+
+
+def test_random_actions_fill_the_box(tmp_path):
+    trainer = build(tmp_path / "run")
+    actions = np.stack([trainer._act() for _ in range(250)])
+    trainer.close()
+    # 250 uniform numbers in each place: their mean has a standard deviation of 2 / sqrt(12 * 250) = 0.037.
+    assert abs(actions.mean(0)).max() < 5 * 0.037
+    assert actions.min(0).max() < -0.9
+    assert actions.max(0).min() > 0.9
+    assert abs(actions).max() <= 1
+
+
 def test_records_come_at_every_multiple_and_the_end(tmp_path):
     train(tmp_path / "run", total_steps=450)
     assert [line["step"] for line in records(tmp_path / "run", "train")] == [100, 200, 300, 400, 452]

@@ -117,6 +117,22 @@ def every_env_visits_goals_of_its_own() -> None:
     assert len({tuple(goals) for goals in sequences}) == len(sequences), "environments share their goals"
 
 
+def arrays_may_be_reused() -> None:
+    """The facts hold for an environment whose arrays are valid until its next call and not longer."""
+    with pytest.MonkeyPatch.context() as patch:
+        step, memory = WorkerVectorEnv.step, []
+
+        def step_in_place(self: WorkerVectorEnv, action: np.ndarray) -> Step:
+            found = step(self, action)
+            memory[:] = memory or [found]
+            for kept, array in zip(memory[0], found, strict=True):
+                kept[:] = array
+            return memory[0]
+
+        patch.setattr(WorkerVectorEnv, "step", step_in_place)
+        every_successor_is_the_true_one()
+
+
 # ---- bugs
 
 
@@ -197,6 +213,7 @@ def batches_name_the_wrong_task(monkeypatch: pytest.MonkeyPatch) -> None:
 
 FACTS = [
     every_successor_is_the_true_one,
+    arrays_may_be_reused,
     every_row_is_a_step_of_its_simulator,
     time_limits_bootstrap,
     every_row_lies_under_its_task,

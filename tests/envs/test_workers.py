@@ -1,5 +1,6 @@
 """The vector environment over worker processes: what a step means, and that results do not depend on the workers."""
 
+import dataclasses
 import io
 from collections.abc import Callable
 from typing import Any
@@ -144,6 +145,13 @@ def test_goal_streams_depend_on_seed_and_task_name_only():
     assert (streams != others).any(axis=-1).all()
     with vector_env(spec=make_spec(("south", "north"), envs_per_task=1)) as part:
         np.testing.assert_array_equal(goal_table(part)[:, 0], streams[[2, 0], 0])
+
+
+def test_every_goal_is_drawn():
+    # That one of three is missing from 60 draws of one of the six streams has a chance below 18 (2/3)^60 = 5e-10.
+    with vector_env(spec=dataclasses.replace(make_spec(), num_goals=3)) as env:
+        for goals in goal_table(env, num_resets=60).reshape(6, -1):
+            assert set(goals.tolist()) == {0, 1, 2}
 
 
 def test_results_do_not_depend_on_the_number_of_workers():
