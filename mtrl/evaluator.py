@@ -55,7 +55,8 @@ def evaluate(
 ) -> Evaluation:
     """Run one episode of every task for every goal, in environments that exist for nothing else.
 
-    A few tasks at a time, so that fifty of them need no more memory than ten.
+    A few tasks at a time, so that fifty of them need no more memory than ten. How many run side by side can change the
+    last bit of a network's output, and an episode that hangs by it.
 
     Args:
         make_env: Builds the environments; they are closed again.
