@@ -59,7 +59,10 @@ def main() -> None:
     for row in axes:
         row[0].set_ylabel("success")
     counts = {method: sum(found == method for found in methods.values()) for method in colours}
-    handles = [Line2D([], [], color=colour, label=f"{name}, {counts[name]} runs") for name, colour in colours.items()]
+    handles = [
+        Line2D([], [], color=colour, label=f"{name}, {counts[name]} run{'s'[: counts[name] - 1]}")
+        for name, colour in colours.items()
+    ]
     figure.legend(handles=handles, loc="upper right", ncols=len(handles), frameon=False, fontsize=9)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / figure.get_figheight()))
     figure.savefig(args.out, dpi=120)
