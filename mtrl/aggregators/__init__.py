@@ -19,8 +19,10 @@ __all__ = ["REGISTRY", "make", "names"]
 
 REGISTRY = {
     "aligned": "mtrl.aggregators.aligned:Aligned",
+    "famo": "mtrl.aggregators.famo:FAMO",
     "mean": "mtrl.aggregators.mean:Mean",
     "pcgrad": "mtrl.aggregators.pcgrad:PCGrad",
+    "sum": "mtrl.aggregators.sum:Sum",
 }
 
 
