@@ -23,6 +23,9 @@ weighted_methods = pytest.mark.parametrize(
     "name", [name for name in names() if "weights" in resolve(REGISTRY, "aggregator", name).Config.__dataclass_fields__]
 )
 gramian_methods = pytest.mark.parametrize("name", [name for name in names() if make(name).need < Need.ROWS])
+RANDOM_WEIGHTS = {"rlw"}
+"""They draw one weight per task, whatever the gradients are: another row, zero or not, shifts what the others draw.
+test_random_loss_weighting.py says what holds instead."""
 profile = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 
 
@@ -53,7 +56,7 @@ def test_one_task_gets_a_positive_multiple_of_its_gradient(name, length):
     assert_parallel(direction(name, gradient), gradient[0], 1e-14)
 
 
-@every_method
+@pytest.mark.parametrize("name", [name for name in names() if name not in RANDOM_WEIGHTS])
 def test_zero_row_does_not_turn_the_direction(name):
     # Two tasks, so that the order of a random method does not matter. The zero row may count as a task (a mean over
     # three rows is 2/3 of that over two), but it must not turn the direction, wherever it stands.
