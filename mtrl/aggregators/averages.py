@@ -29,6 +29,10 @@ class RowAverages(nn.Module):
         """The averages, each (task, *shape)."""
         return tuple(self.get_buffer(f"leaf_{index}") for index in range(self.num_leaves))
 
+    def count(self) -> None:
+        """Begin another step."""
+        self.step_count += 1
+
     @torch.no_grad()
     def move(self, rows: Rows, scales: Float[Tensor, " task"], share: Tensor) -> None:
         """Move the averages towards the rows times `scales` by `share` of the distance."""
