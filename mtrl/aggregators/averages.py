@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mtrl.aggregators.system import Rows
+from mtrl.aggregators.system import Rows, combine
 
 
 class RowAverages(nn.Module):
@@ -29,15 +29,20 @@ class RowAverages(nn.Module):
         """The averages, each (task, *shape)."""
         return tuple(self.get_buffer(f"leaf_{index}") for index in range(self.num_leaves))
 
-    def count(self) -> None:
-        """Begin another step."""
-        self.step_count += 1
+    def count(self) -> Float[Tensor, ""]:
+        """Begin another update and return its number, from 1."""
+        return self.step_count.add_(1)
 
     @torch.no_grad()
-    def move(self, rows: Rows, scales: Float[Tensor, " task"], share: Tensor) -> None:
+    def move(self, rows: Rows, scales: Float[Tensor, " task"], share: Float[Tensor, ""]) -> None:
         """Move the averages towards the rows times `scales` by `share` of the distance."""
         for average, leaf in zip(self.rows, rows, strict=True):
             average.lerp_(per_task(scales, leaf) * leaf, share)
+
+    def combine(self, weights: Float[Tensor, " task"], like: Rows) -> Rows:
+        """Sum the averages with `weights`, leaf by leaf, in the dtype of the rows `like`."""
+        total = combine(self.rows, weights)
+        return tuple(leaf.to(row.dtype) for leaf, row in zip(total, like, strict=True))
 
 
 def per_task(factors: Float[Tensor, " task"], leaf: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from mtrl.aggregators.averages import RowAverages, norms, quotient
 from mtrl.aggregators.base import Aggregator, Need
 from mtrl.aggregators.losses import EPS, read_losses
-from mtrl.aggregators.system import Aggregation, GradientSystem, combine
+from mtrl.aggregators.system import Aggregation, GradientSystem
 
 
 class DBMTL(Aggregator):
@@ -56,12 +56,9 @@ class DBMTL(Aggregator):
     def aggregate(self, system: GradientSystem) -> Aggregation:
         """Move the averages and return the mean of them at one length."""
         assert system.rows is not None, "the need of this method is the rows"
-        config, averages = self.config, self.averages
         losses = read_losses(system.losses).clamp(min=0) + EPS
-        averages.count()
-        averages.move(system.rows, 1 / losses, 1 - config.beta / averages.step_count**config.beta_decay)
-        lengths = norms(averages.rows)
-        direction = combine(averages.rows, quotient(lengths.amax(), lengths) / system.num_tasks)
-        return Aggregation(
-            weights=None, direction=tuple(d.to(leaf.dtype) for d, leaf in zip(direction, system.rows, strict=True))
-        )
+        share = 1 - self.config.beta / self.averages.count() ** self.config.beta_decay
+        self.averages.move(system.rows, 1 / losses, share)
+        lengths = norms(self.averages.rows)
+        weights = quotient(lengths.amax(), lengths) / system.num_tasks
+        return Aggregation(weights=None, direction=self.averages.combine(weights, system.rows))

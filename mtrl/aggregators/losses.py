@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 EPS = 1e-8
-"""What a loss that is zero or negative counts as, where a logarithm or a quotient is taken (the official codes add it)."""
+"""What a loss counts as that is zero or negative, where a logarithm or a quotient is taken."""
 
 _LARGEST = 1e100
 """Its square, and a sum of such squares, is still a number in float64."""

@@ -10,16 +10,16 @@ from torch import Tensor
 from mtrl.aggregators.averages import RowAverages, norms, quotient
 from mtrl.aggregators.base import Aggregator, Need
 from mtrl.aggregators.losses import EPS, read_losses
-from mtrl.aggregators.system import Aggregation, GradientSystem, combine, gramian
+from mtrl.aggregators.system import Aggregation, GradientSystem, gramian
 
 
 class MoCo(Aggregator):
     """Combine moving averages of the gradients with weights that descend the norm of their sum (multi-objective MoCo).
 
-    In update t = 1, 2, ... each gradient is given the length of its loss, g_i <- L_i g_i / ||g_i||; the averages follow,
+    In update t = 1, 2, ... each gradient is given the length of its loss, g_i <- L_i g_i / ||g_i||; the averages move,
     y <- y + beta / t^beta_decay (g - y); and so do the weights, lambda <- softmax(lambda - gamma / t^gamma_decay
-    (y y^T + rho I) lambda). The direction is y^T lambda. Of the weights it remembers, the softmax is taken anew every
-    time, which keeps their ratios below e unless losses are large.
+    (y y^T + rho I) lambda). The direction is y^T lambda. The softmax is of the weights themselves, not of their
+    logarithms: where the gradients are small, the weights stay within a factor e of one another.
 
     Needs positive losses: a negative one would turn its gradient round, so one below 1e-8 counts as 1e-8. A task that
     never had a gradient has weight 0. Keeps a row of float64 per task: 8 bytes times tasks times parameters.
@@ -73,23 +73,19 @@ class MoCo(Aggregator):
     def aggregate(self, system: GradientSystem) -> Aggregation:
         """Move averages and weights, and return their product."""
         assert system.rows is not None, "the need of this method is the rows"
-        config, averages = self.config, self.averages
         losses = read_losses(system.losses).clamp(min=EPS)
-        averages.count()
-        averages.move(system.rows, quotient(losses, norms(system.rows)), config.beta / averages.step_count**config.beta_decay)
-        self._move_weights(config.gamma / averages.step_count**config.gamma_decay)
-        direction = combine(averages.rows, self.task_weights)
-        return Aggregation(
-            weights=None, direction=tuple(d.to(leaf.dtype) for d, leaf in zip(direction, system.rows, strict=True))
-        )
+        count = self.averages.count()
+        share = self.config.beta / count**self.config.beta_decay
+        self.averages.move(system.rows, quotient(losses, norms(system.rows)), share)
+        self._move_weights(self.config.gamma / count**self.config.gamma_decay)
+        return Aggregation(weights=None, direction=self.averages.combine(self.task_weights, system.rows))
 
     def _move_weights(self, step_size: Tensor) -> None:
         """Take the step of lambda over the tasks that have a gradient."""
         products = gramian(self.averages.rows)
         has_gradient = products.diagonal() > 0
-        weights = self.task_weights * has_gradient
-        weights = quotient(weights, weights.sum().expand_as(weights))
+        total = (self.task_weights * has_gradient).sum()
+        weights = torch.where(has_gradient & (total > 0), self.task_weights / total, 0.0)
         slope = products @ weights + self.config.rho * weights
-        logits = torch.where(has_gradient, weights - step_size * slope, -torch.inf)
-        found = torch.softmax(logits, 0)
+        found = torch.softmax(torch.where(has_gradient, weights - step_size * slope, -torch.inf), 0)
         self.task_weights.copy_(torch.where(has_gradient.any(), found, self.task_weights))

@@ -39,9 +39,7 @@ class RLW(Aggregator):
 
     def aggregate(self, system: GradientSystem) -> Aggregation:
         """Return weights of this moment."""
-        normals = torch.randn(
-            system.num_tasks, generator=system.generator, dtype=torch.float64, device=self.device
-        )
+        normals = torch.randn(system.num_tasks, generator=system.generator, dtype=torch.float64, device=self.device)
         return Aggregation(weights_from(normals))
 
 
