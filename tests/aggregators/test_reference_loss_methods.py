@@ -16,6 +16,10 @@ from tests.aggregators.sequences import Sequence, load_sequences, losses_of, nam
 from tests.aggregators.vectors import assert_close, load
 
 
+def as_tensor(numbers: list[float]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
 def ready(name: str, num_tasks: int, **options) -> Aggregator:
     aggregator = make(name, **options)
     aggregator.setup(num_tasks, [torch.Size([1])], torch.device("cpu"))
@@ -41,9 +45,9 @@ def test_famo_equals_the_official_code(sequence: Sequence):
     famo.setup(losses.shape[1], [torch.Size([1])], torch.device("cpu"))
     logits = famo.state_dict()["logits.values"]
     for before, after, expected in zip(losses, losses[1:], trajectory, strict=False):
-        assert_close(logits, torch.tensor(expected["logits"]).double(), **sequence.tolerance)
-        assert_close(logits.softmax(0), torch.tensor(expected["z"]).double(), **sequence.tolerance)
-        assert_close(weights(famo, before), torch.tensor(expected["dloss_weights"]).double(), **sequence.tolerance)
+        assert_close(logits, as_tensor(expected["logits"]), **sequence.tolerance)
+        assert_close(logits.softmax(0), as_tensor(expected["z"]), **sequence.tolerance)
+        assert_close(weights(famo, before), as_tensor(expected["dloss_weights"]), **sequence.tolerance)
         famo.observe(after)
     assert len(trajectory) == len(losses) - 1
     assert_close(logits, sequence["final_logits"], **sequence.tolerance)
@@ -60,7 +64,7 @@ def test_uncertainty_equals_the_official_code(sequence: Sequence):
         assert_close(s, log_variances[step], **sequence.tolerance)
         official = num_tasks * weights(uncertainty, values)
         assert_close(official @ values + s.sum() / 2, sequence["weighted_losses"][step], **sequence.tolerance)
-    assert_close(official, sequence["weights"], **sequence.tolerance)
+    assert_close(2 * official, sequence["weights"], **sequence.tolerance)  # recorded without the half
 
 
 @pytest.mark.parametrize("sequence", losses_of("imtl_l"), ids=name_of)
@@ -72,7 +76,7 @@ def test_imtl_l_has_the_official_weights_and_slope_at_the_start(sequence: Sequen
     assert_close(slope, sequence["dlogscale"], **sequence.tolerance)
 
 
-@pytest.mark.parametrize("sequence", losses_of("scale_invariant"), ids=name_of)
+@pytest.mark.parametrize("sequence", losses_of("si"), ids=name_of)
 def test_scale_invariant_equals_the_official_code(sequence: Sequence):
     (losses,) = sequence["losses"]
     found = len(losses) * weights(ready("scale_invariant", len(losses)), losses)

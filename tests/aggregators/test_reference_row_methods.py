@@ -69,48 +69,49 @@ def test_moco_gives_a_task_without_gradient_no_weight_where_libmtl_does(sequence
         expected = without(jacobian[has_gradient], losses=sequence["losses"][has_gradient])
         assert_close(found, expected, rtol=1e-14, atol=0.0)
     assert not aggregator.state_dict()["task_weights"][~has_gradient].any()
-    official = sequence["lambdas"][-1]
-    assert official[~has_gradient] > official[has_gradient].max()
+    assert sequence["lambdas"][-1][~has_gradient] > 0.9 / len(has_gradient)
 
 
-def db_mtl_sequences() -> list[Sequence]:
-    return load_sequences("db_mtl_libmtl")
-
-
-def rounding_of_lengths(sequence: Sequence, averages: Tensor) -> float:
-    """Return by how much 1e-8 added to the lengths changes the direction, at most."""
+def effect_of_eps(averages: Tensor) -> float:
+    """Return by how much 1e-8 added to the lengths changes the sum of max_j n_j / n_i y_i, at most."""
     lengths = averages.norm(dim=1)
-    contributions = lengths.max() * OFFICIAL_EPS / (lengths[lengths > 0] + OFFICIAL_EPS)
-    return float(contributions.sum())
+    return float((lengths.max() * OFFICIAL_EPS / (lengths[lengths > 0] + OFFICIAL_EPS)).sum())
 
 
-@pytest.mark.parametrize("sequence", db_mtl_sequences(), ids=name_of)
+@pytest.mark.parametrize("sequence", load_sequences("db_mtl_libmtl"), ids=name_of)
 def test_db_mtl_is_the_sum_of_libmtl_over_the_number_of_tasks(sequence: Sequence):
     aggregator = make("db_mtl", beta=sequence.options["DB_beta"], beta_decay=sequence.options["DB_beta_sigma"])
     rtol, atol = sequence.tolerance["rtol"], sequence.tolerance["atol"]
     for jacobian, gradient in zip(sequence["jacobians"], sequence["gradients"], strict=True):
         found = aggregator(jacobian, losses=sequence["losses"]) * len(jacobian)
         averages = aggregator.state_dict()["averages.leaf_0"]
-        assert_close(found, gradient, rtol=rtol, atol=atol + rounding_of_lengths(sequence, averages))
+        assert_close(found, gradient, rtol=rtol, atol=atol + effect_of_eps(averages))
         # With 1e-8 added to the lengths of our averages it is theirs to the last digits.
         lengths = averages.norm(dim=1)
         assert_close((lengths.max() / (lengths + OFFICIAL_EPS)) @ averages, gradient, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("sequence", load_sequences("db_mtl_dibsrepo"), ids=name_of)
-def test_db_mtl_points_where_the_variant_of_another_code_does(sequence: Sequence):
-    # It applies the weights to the gradients of this update instead of the averages, and clips to length 1. Rows that
-    # all grow alike, as here, make these parallel.
-    aggregator = make("db_mtl", beta=sequence.options["beta"])
+def test_db_mtl_differs_from_the_variant_of_another_code_as_stated(sequence: Sequence):
+    # That code starts the averages at the first gradient, applies the weights to the gradients of this update instead
+    # of their averages, and clips to length 1. All rows grow alike here, so that the directions stay parallel.
+    beta = sequence.options["beta"]
+    aggregator = make("db_mtl", beta=beta)
+    losses = sequence["losses"]
+    start = sequence["jacobian"] / (losses + OFFICIAL_EPS)[:, None]
     for step, official in enumerate(sequence["gradients"]):
-        jacobian = sequence["jacobian"] * (1 + 0.3 * step)
-        found = aggregator(jacobian, losses=sequence["losses"])
-        rtol = sequence.tolerance["rtol"] + rounding(sequence)
-        if official.norm() < 1e-12:
-            assert found.norm() <= 1e-12 * jacobian.norm()
+        growth = 1 + 0.3 * step
+        found = aggregator(growth * sequence["jacobian"], losses=losses)
+        averages = aggregator.state_dict()["averages.leaf_0"]
+        lengths = (averages + beta ** (step + 1) * start).norm(dim=1)
+        total = (lengths.max() / (lengths + OFFICIAL_EPS)) @ (growth * start)
+        assert_close(total / (total.norm() + 1e-6).clamp(min=1), official, **sequence.tolerance)
+        effect = effect_of_eps(averages)
+        ours = found * len(start)
+        if ours.norm() > 10 * effect:
+            assert_close(
+                ours / ours.norm(), official / official.norm(), rtol=1e-7, atol=2 * effect / float(ours.norm())
+            )
         else:
-            assert_close(found / found.norm(), official / official.norm(), rtol=rtol, atol=sequence.tolerance["atol"])
-
-
-def rounding(sequence: Sequence) -> float:
-    return 0.0
+            assert sequence.name in {"opposite_T2_P3", "allzero_T3_P3"}
+            assert official.norm() <= 1e-7
