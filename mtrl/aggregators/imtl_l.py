@@ -11,9 +11,6 @@ from mtrl.aggregators.base import Aggregator, Need
 from mtrl.aggregators.losses import EPS, read_losses
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
-_LARGEST_LOG_SCALE = 20.0
-"""Losses between 2e-9 and 5e8 are brought to 1; float32 gradients times e^20 stay finite."""
-
 
 class IMTLL(Aggregator):
     """Scale each loss by a learned factor (the loss-balancing half of Impartial Multi-Task Learning).
@@ -22,7 +19,7 @@ class IMTLL(Aggregator):
     descend the same by Adam, one step after every update. At rest e^s_i L_i = 1 for all tasks: the fixed point is
     `scale_invariant`, which this approaches slowly, averaging over noise.
 
-    Needs positive losses: one below 1e-8 counts as 1e-8, and its scale rises to e^20 at most.
+    Needs positive losses: one below 1e-8 counts as 1e-8, so that its scale comes to rest at 1e8.
 
     Source: Liu, Li, Kuang, Xue, Chen, Yang, Liao, Zhang, "Towards Impartial Multi-Task Learning", ICLR 2021, section
     3.2. Differs from LibMTL, which sums over tasks (T times this) and lets the model's optimiser move s.
@@ -50,7 +47,7 @@ class IMTLL(Aggregator):
     def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
         """Start with scales of 1."""
         super().setup(num_tasks, shapes, device)
-        self.log_scales = AdamVector(num_tasks, device, lr=self.config.lr, bound=_LARGEST_LOG_SCALE)
+        self.log_scales = AdamVector(num_tasks, device, lr=self.config.lr)
 
     def aggregate(self, system: GradientSystem) -> Aggregation:
         """Return the scales over T, then move the log scales."""
