@@ -35,6 +35,12 @@ def weights(aggregator: Aggregator, losses) -> Tensor:
     return found.clone()
 
 
+def weights_after(num_updates: int, aggregator: Aggregator, losses) -> Tensor:
+    for _ in range(num_updates - 1):
+        weights(aggregator, losses)
+    return weights(aggregator, losses)
+
+
 def observe(aggregator: Aggregator, losses) -> None:
     aggregator.observe(torch.as_tensor(losses, dtype=torch.float64))
 
@@ -103,8 +109,7 @@ def test_weights_are_not_negative_for_losses_over_twelve_decades(name, data):
     exponents = st.lists(st.floats(-6, 6), min_size=num_tasks, max_size=num_tasks)
     aggregator = make(name, window=1) if name == "dwa" else make(name)
     aggregator.setup(num_tasks, [torch.Size([1])], torch.device("cpu"))
-    for _ in range(3):
-        found = weights(aggregator, [10**exponent for exponent in data.draw(exponents)])
+    found = weights_after(3, aggregator, [10**exponent for exponent in data.draw(exponents)])
         assert (found >= 0).all() if name == "dwa" else (found > 0).all()  # a ratio of 1e12 is softmax's 0 and 1
         if name in {"famo", "dwa"}:
             assert float(found.sum()) == pytest.approx(1, rel=1e-12)
@@ -202,21 +207,18 @@ def test_uncertainty_by_hand():
 def test_uncertainty_comes_to_rest_where_the_variances_are_the_losses():
     losses = tensor(0.2, 1, 4)
     uncertainty = ready("uncertainty", 3)
-    for _ in range(600):
-        found = weights(uncertainty, losses)
+    found = weights_after(600, uncertainty, losses)
     assert torch.allclose(found, 1 / (6 * losses), rtol=1e-3)
 
 
 def test_uncertainty_of_negative_losses_stops_at_its_bound():
     # The published codes' log variance falls for ever here. -0.025 per update reach -10 in 400 updates; e^10 / (2 T).
     uncertainty = ready("uncertainty", 2)
-    for _ in range(500):
-        found = weights(uncertainty, [-5, 1])
+    found = weights_after(500, uncertainty, [-5, 1])
     assert float(found[0]) == pytest.approx(math.exp(10) / 4, rel=1e-12)
     assert float(found[1]) == pytest.approx(0.25, rel=1e-6)
     # It comes back, slowly, when the losses do.
-    for _ in range(500):
-        found = weights(uncertainty, [1, 1])
+    found = weights_after(500, uncertainty, [1, 1])
     assert float(found[0]) < 0.5 * math.exp(10) / 4
 
 
@@ -233,8 +235,7 @@ def test_imtl_l_by_hand():
 def test_imtl_l_brings_losses_to_one_size():
     losses = tensor(0.1, 1, 5)
     imtl_l = ready("imtl_l", 3)
-    for _ in range(1200):
-        found = weights(imtl_l, losses)
+    found = weights_after(1200, imtl_l, losses)
     assert torch.allclose(3 * found * losses, torch.ones(3).double(), rtol=1e-3)
     assert torch.allclose(found, weights(ready("scale_invariant", 3), losses), rtol=1e-3)
 
@@ -242,8 +243,7 @@ def test_imtl_l_brings_losses_to_one_size():
 def test_imtl_l_of_losses_that_are_not_positive_comes_to_rest():
     # They count as 1e-8: e^s -> 1e8, that is s -> 18.4, 0.025 per update.
     imtl_l = ready("imtl_l", 2)
-    for _ in range(1200):
-        found = weights(imtl_l, [-5, 0])
+    found = weights_after(1200, imtl_l, [-5, 0])
     assert torch.allclose(found, tensor(5e7, 5e7), rtol=0.01)
 
 
