@@ -213,6 +213,16 @@ def test_moco_weights_are_positive_and_sum_to_one(data):
         assert float(weights.sum()) == pytest.approx(1, rel=1e-12)
 
 
+def test_moco_gives_all_weight_to_the_one_task_that_has_a_gradient():
+    # Without memory the second update finds no task of the first: weights 0 and 1 become 1 and 0.
+    aggregator = make("moco", beta=1.0, beta_decay=0.0)
+    for task in (1, 0):
+        jacobian = torch.zeros(2, 3).double()
+        jacobian[task, 1] = 4.0
+        found = aggregator(jacobian, losses=torch.full((2,), 5.0).double())
+        assert torch.allclose(found, torch.tensor([0.0, 5.0, 0.0]).double(), rtol=1e-14)
+
+
 def test_moco_shifts_weight_to_the_task_whose_gradient_is_short():
     # The norm of the sum falls where the long gradient weighs less.
     aggregator = make("moco")
