@@ -39,7 +39,8 @@ def full(chosen: "settings.Settings") -> str:
         sections = {"aggregator" if key == "critic.aggregator" else key: value for key, value in sections.items()}
         del sections["actor.aggregator"]
     parts = [_section(section, config) for section, config in sections.items()]
-    return "\n".join([_USAGE, "", _names(), *parts])
+    remarks = [f"{remark}\n" for remark in chosen.remarks]
+    return "\n".join([_USAGE, "", _names(), *remarks, *parts])
 
 
 def _names() -> str:

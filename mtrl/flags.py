@@ -6,7 +6,7 @@ words every other option gets. It knows no types and imports no torch, so that a
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mtrl import agents, aggregators, configs, envs, networks
@@ -59,6 +59,8 @@ class Request:
     """Keys of `COMPONENTS`, and "env" where the user named one."""
     options: dict[str, Option]
     """Dotted key -> option, shorthands written out."""
+    naming: dict[str, Option] = field(default_factory=dict)
+    """Keys of `COMPONENTS` -> the option that settled the name; none where it is the default."""
     resume: Path | None = None
     """The run to continue."""
 
@@ -177,6 +179,7 @@ def _merge(layers: Sequence[dict[str, Option]]) -> Request:
     """Merge layers, the weakest first."""
     names = dict(DEFAULTS)
     options: dict[str, Option] = {}
+    naming: dict[str, Option] = {}
     for layer in map(_write_out, layers):
         for key, (kind, registry) in COMPONENTS.items():
             if key not in layer:
@@ -186,13 +189,14 @@ def _merge(layers: Sequence[dict[str, Option]]) -> Request:
                 check_name(registry, kind, name)
             except ValueError as error:
                 raise UsageError(f"{layer[key]}: {error}") from error
+            naming[key] = layer[key]
             if name != names[key]:
                 names[key] = name
                 options = _replaced(options, key)
         if "env" in layer:
             names["env"] = _name(layer["env"])
         options |= {key: option for key, option in layer.items() if key not in NAME_FLAGS}
-    return Request(names=names, options=options)
+    return Request(names=names, options=options, naming=naming)
 
 
 def _write_out(layer: dict[str, Option]) -> dict[str, Option]:

@@ -22,6 +22,7 @@ from mtrl.registry import resolve
 if TYPE_CHECKING:
     import mtrl.replay
     import mtrl.trainer
+    from mtrl.aggregators.base import Aggregator
 
 __all__ = ["Settings", "build", "choices", "valid_flags"]
 
@@ -61,6 +62,8 @@ class Settings:
     replay: "mtrl.replay.Config"
     resume: Path | None = field(default=None)
     """The run to continue; it is no part of the settings that are saved."""
+    remarks: tuple[str, ...] = field(default=(), compare=False)
+    """What was settled otherwise than a reader of the flags might expect; said at the start of the run."""
 
     def names(self) -> dict[str, str]:
         """Return the chosen names by key."""
@@ -97,11 +100,12 @@ def build(request: Request) -> Settings:
     """Convert the options of `request` and build all configs.
 
     Raises:
-        UsageError: No environment was named, an option does not exist, a value has the wrong type, or a config
-            refuses it.
+        UsageError: No environment was named, an option does not exist, a value has the wrong type, a config refuses
+            it, or the actor was given a method that needs positive losses.
     """
     if "env" not in request.names:
         raise UsageError(_explain_missing_env(request.options))
+    request, remarks = _spare_actor(request)
     classes = _config_classes(request.names)
     values: dict[str, dict[str, object]] = {section: {} for section in classes}
     for key, option in request.options.items():
@@ -125,7 +129,33 @@ def build(request: Request) -> Settings:
         actor_aggregator_config=configs["actor.aggregator"],
         replay=configs["replay"],
         resume=request.resume,
+        remarks=remarks,
     )
+
+
+def _spare_actor(request: Request) -> tuple[Request, tuple[str, ...]]:
+    """Give the actor the mean where `--aggregator` names a method that needs positive losses; return a remark on it.
+
+    An actor's loss is about minus the value of its actions: negative as soon as there is something to gain.
+    """
+    key = "actor.aggregator"
+    kind, registry = COMPONENTS[key]
+    name = request.names[key]
+    if not cast("type[Aggregator]", resolve(registry, kind, name)).needs_positive_losses:
+        return request, ()
+    option = request.naming[key]
+    if option.flag != "--aggregator" or request.names["critic.aggregator"] != name:
+        raise UsageError(
+            f"{option}: {name!r} needs positive losses, and an actor's are negative; it can serve the critic: "
+            f"--critic.aggregator {name}"
+        )
+    others = {
+        key: option
+        for key, option in request.options.items()
+        if not (key.startswith("actor.aggregator.") and option.flag.startswith("--aggregator."))
+    }
+    spared = dataclasses.replace(request, names=request.names | {key: "mean"}, options=others)
+    return spared, (f"{name} needs positive losses, and an actor's are negative: critic {name}, actor mean",)
 
 
 def valid_flags(names: Mapping[str, str]) -> list[str]:

@@ -71,6 +71,8 @@ def build(settings: "Settings") -> "Trainer":
         checkpoint = run_directory.checkpoint_to_resume(settings)
         steps_done = load(checkpoint, "trainer")["step_count"] if checkpoint else 0
         env = make_env(settings)
+        for remark in settings.remarks:
+            say(remark)
         cost.say_memory(settings, env.spec, device, replay_device)
         replay = Replay(env.spec, settings.replay.capacity, replay_device, config.seed)
         cost.say_time(settings, lambda: make_agent(settings, env.spec, device), env, device, steps_done)

@@ -114,6 +114,13 @@ def test_what_the_run_costs_and_where_it_writes_is_said_first(capsys, run_dir):
     assert lines[-1].startswith("time: ")
 
 
+def test_a_method_that_needs_positive_losses_is_said_to_serve_the_critic_first_and_once(capsys, run_dir):
+    assert main([*TOY, "--aggregator", "famo", "--run-dir", str(run_dir)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("famo needs positive losses, and an actor's are negative: critic famo, actor mean\n")
+    assert said.count("needs positive losses") == 1
+
+
 def test_threads_are_those_asked_for(run_dir):
     torch.set_num_threads(2)
     assert main([*TOY, "--threads", "1", "--run-dir", str(run_dir)]) == 0

@@ -19,8 +19,18 @@ __all__ = ["REGISTRY", "make", "names"]
 
 REGISTRY = {
     "aligned": "mtrl.aggregators.aligned:Aligned",
+    "db_mtl": "mtrl.aggregators.db_mtl:DBMTL",
+    "dwa": "mtrl.aggregators.dwa:DWA",
+    "famo": "mtrl.aggregators.famo:FAMO",
+    "graddrop": "mtrl.aggregators.graddrop:GradDrop",
+    "imtl_l": "mtrl.aggregators.imtl_l:IMTLL",
     "mean": "mtrl.aggregators.mean:Mean",
+    "moco": "mtrl.aggregators.moco:MoCo",
     "pcgrad": "mtrl.aggregators.pcgrad:PCGrad",
+    "rlw": "mtrl.aggregators.rlw:RLW",
+    "scale_invariant": "mtrl.aggregators.scale_invariant:ScaleInvariant",
+    "sum": "mtrl.aggregators.sum:Sum",
+    "uncertainty": "mtrl.aggregators.uncertainty:Uncertainty",
 }
 
 

@@ -34,6 +34,8 @@ class Aggregator(nn.Module, ABC):
     need: Need = Need.GRAMIAN
     observes: bool = False
     """Whether `observe` must be called with the losses after the step, on the same batch."""
+    needs_positive_losses: bool = False
+    """Whether the method means nothing where losses are negative, as an actor's are. It stays finite there."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,11 +83,14 @@ class Aggregator(nn.Module, ABC):
             The direction to descend, in the dtype and on the device of `jacobian`.
 
         Raises:
-            ValueError: `jacobian` is not a matrix with at least one row.
+            ValueError: `jacobian` is not a matrix with at least one row, there is not one loss per row, or the method
+                looks at losses and there are none.
         """
         if jacobian.dim() != 2 or jacobian.shape[0] == 0:
             raise ValueError(f"jacobian must be (task, param) with at least one task, got {tuple(jacobian.shape)}")
         num_tasks = jacobian.shape[0]
+        if losses is not None and losses.shape != (num_tasks,):
+            raise ValueError(f"losses must be ({num_tasks},), one per row of jacobian, got {tuple(losses.shape)}")
         self.setup_once(num_tasks, [jacobian.shape[1:]], jacobian.device)
         rows = (jacobian,)
         system = GradientSystem(

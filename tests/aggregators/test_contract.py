@@ -16,6 +16,13 @@ from mtrl.aggregators import REGISTRY, make, names
 from mtrl.aggregators.base import Aggregator, Need
 from mtrl.registry import resolve
 from tests.aggregators.jacobians import DEGENERATE, FULL_RANK, gaussian, orthogonal
+from tests.aggregators.traits import (
+    draws_random_numbers,
+    is_identity_for_one_task,
+    learns,
+    repeats_itself,
+    weighs_rows,
+)
 
 ALL = {**FULL_RANK, **DEGENERATE}
 every_method = pytest.mark.parametrize("name", names())
@@ -23,6 +30,9 @@ weighted_methods = pytest.mark.parametrize(
     "name", [name for name in names() if "weights" in resolve(REGISTRY, "aggregator", name).Config.__dataclass_fields__]
 )
 gramian_methods = pytest.mark.parametrize("name", [name for name in names() if make(name).need < Need.ROWS])
+RANDOM_WEIGHTS = {"rlw"}
+"""They draw one weight per task, whatever the gradients are: another row, zero or not, shifts what the others draw.
+test_random_loss_weighting.py says what holds instead."""
 profile = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 
 
@@ -30,13 +40,6 @@ def direction(method: str | Aggregator, jacobian: Tensor, seed: int = 0) -> Tens
     aggregator = make(method) if isinstance(method, str) else method
     losses = torch.ones(len(jacobian), dtype=jacobian.dtype)
     return aggregator(jacobian, losses, torch.Generator().manual_seed(seed))
-
-
-def draws_random_numbers(method: str) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    before = generator.get_state()
-    make(method)(gaussian(3, 5), torch.ones(3).double(), generator)
-    return not torch.equal(before, generator.get_state())
 
 
 def assert_parallel(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
@@ -53,7 +56,7 @@ def test_one_task_gets_a_positive_multiple_of_its_gradient(name, length):
     assert_parallel(direction(name, gradient), gradient[0], 1e-14)
 
 
-@every_method
+@pytest.mark.parametrize("name", [name for name in names() if name not in RANDOM_WEIGHTS])
 def test_zero_row_does_not_turn_the_direction(name):
     # Two tasks, so that the order of a random method does not matter. The zero row may count as a task (a mean over
     # three rows is 2/3 of that over two), but it must not turn the direction, wherever it stands.
@@ -230,6 +233,17 @@ def test_wrong_number_of_task_weights_is_refused_at_setup(name):
     aggregator = make(name, weights=(1.0, 2.0))
     with pytest.raises(ValueError, match=r"3 tasks, 2 weights"):
         aggregator.setup(3, [torch.Size([6])], torch.device("cpu"))
+
+
+def test_traits_of_known_methods():
+    # Tests of every method leave out, by these, what a method does not claim to keep.
+    assert [name for name in ("mean", "aligned", "pcgrad", "rlw", "graddrop") if draws_random_numbers(name)] == [
+        *("pcgrad", "rlw", "graddrop")
+    ]
+    assert [name for name in ("mean", "aligned", "pcgrad", "famo", "moco") if learns(name)] == ["famo", "moco"]
+    assert [name for name in ("mean", "famo", "moco", "imtl_l") if repeats_itself(name)] == ["mean", "famo"]
+    assert [name for name in ("mean", "sum", "aligned", "pcgrad", "famo") if not is_identity_for_one_task(name)] == []
+    assert [name for name in ("mean", "aligned", "graddrop", "moco") if weighs_rows(name)] == ["mean", "aligned"]
 
 
 def test_unknown_method_is_refused_with_the_nearest_name():
