@@ -19,6 +19,7 @@ __all__ = ["REGISTRY", "make", "names"]
 
 REGISTRY = {
     "aligned": "mtrl.aggregators.aligned:Aligned",
+    "dibs": "mtrl.aggregators.dibs:DiBS",
     "mean": "mtrl.aggregators.mean:Mean",
     "pcgrad": "mtrl.aggregators.pcgrad:PCGrad",
 }
