@@ -10,7 +10,7 @@ engine maps it over the task axis. Shared parameters receive the aggregated dire
 gradient.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -19,7 +19,16 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from mtrl.aggregators.base import Aggregator, Need, apply
-from mtrl.aggregators.system import Aggregation, GradientSystem, condition_number, cosines, gramian
+from mtrl.aggregators.system import (
+    Aggregation,
+    GradientSystem,
+    LossesAhead,
+    Rows,
+    combine,
+    condition_number,
+    cosines,
+    gramian,
+)
 from mtrl.interfaces import Metrics, Parameters
 from mtrl.timing import Stopwatch
 
@@ -80,6 +89,22 @@ def losses_at(loss: TaskLoss, shared: Parameters, private: Parameters, frozen: A
     return losses
 
 
+def look_ahead(
+    loss: TaskLoss, shared: Parameters, private: Parameters, frozen: Any, rows: Sequence[Tensor]
+) -> LossesAhead:
+    """Return the function that evaluates the same frozen losses after steps along `rows`, one step after the other."""
+
+    def losses_ahead(steps: Float[Tensor, "candidate task"]) -> Float[Tensor, "candidate task"]:
+        return torch.stack([losses_at(loss, _moved(shared, combine(rows, step)), private, frozen) for step in steps])
+
+    return losses_ahead
+
+
+def _moved(shared: Parameters, direction: Sequence[Tensor]) -> Parameters:
+    """Return the parameters after a step along minus `direction`."""
+    return {name: leaf - move for (name, leaf), move in zip(shared.items(), direction, strict=True)}
+
+
 def aggregate(
     loss: TaskLoss,
     shared: Parameters,
@@ -104,12 +129,19 @@ def aggregate(
         return _weigh_losses(loss, shared, private, frozen, aggregator, generator)
     gradients = task_gradients(loss, shared, private, frozen)
     with stopwatch("aggregation"):
-        return _aggregate_gradients(gradients, aggregator, generator)
+        rows = tuple(gradients.shared.values())
+        ahead = look_ahead(loss, shared, private, frozen, rows) if aggregator.need == Need.LOOKAHEAD else None
+        return _aggregate_gradients(gradients, rows, aggregator, generator, ahead)
 
 
-def _aggregate_gradients(gradients: TaskGradients, aggregator: Aggregator, generator: torch.Generator) -> Update:
+def _aggregate_gradients(
+    gradients: TaskGradients,
+    rows: Rows,
+    aggregator: Aggregator,
+    generator: torch.Generator,
+    losses_ahead: LossesAhead | None,
+) -> Update:
     """Let the aggregator look at the gradients and apply what it decides."""
-    rows = tuple(gradients.shared.values())
     products = gramian(rows)
     nonfinite = ~(gradients.losses.isfinite() & products.diagonal().isfinite()) | _nonfinite(gradients.private)
     system = GradientSystem(
@@ -119,6 +151,7 @@ def _aggregate_gradients(gradients: TaskGradients, aggregator: Aggregator, gener
         gramian=torch.where(nonfinite.any(), 0.0, products),
         rows=rows if aggregator.need == Need.ROWS else None,
         generator=generator,
+        losses_ahead=losses_ahead,
     )
     aggregation = aggregator.aggregate(system)
     direction = dict(zip(gradients.shared, apply(aggregation, rows), strict=True))
@@ -203,6 +236,7 @@ def backward(
     private: Iterable[Tensor] = (),
     aggregator: Aggregator,
     generator: torch.Generator | None = None,
+    evaluate: Callable[[], Sequence[Tensor]] | None = None,
 ) -> None:
     """Accumulate into `.grad` what `aggregator` makes of the task gradients: `loss.backward()` for several losses.
 
@@ -216,6 +250,8 @@ def backward(
         private: Parameters of which each serves one task: they receive that task's gradient.
         aggregator: Any method of `mtrl.aggregators`.
         generator: Source of the aggregator's randomness; by default the aggregator's own.
+        evaluate: Computes the losses again, on the same batch, at the values that the shared parameters have when it
+            is called. For methods that look ahead; those parameters are moved for it and put back.
 
     Raises:
         ValueError: A loss is not a scalar, there are no losses or no shared parameters, or a parameter is both shared
@@ -230,6 +266,8 @@ def backward(
         rows = tuple(torch.stack(leaf) for leaf in zip(*gradients, strict=True))
     aggregator.setup_once(len(losses), [leaf.shape for leaf in shared], shared[0].device)
     values = torch.stack(losses)
+    # Before a method may look ahead, which moves the parameters that the graph refers to.
+    own = torch.autograd.grad(values.sum(), private, retain_graph=True, materialize_grads=True) if private else ()
     aggregation = aggregator.aggregate(
         GradientSystem(
             num_tasks=len(losses),
@@ -237,16 +275,36 @@ def backward(
             gramian=gramian(rows) if rows else None,
             rows=rows if aggregator.need == Need.ROWS else None,
             generator=generator or aggregator.own_generator(shared[0].device),
+            losses_ahead=_look_ahead_in_place(evaluate, shared, rows) if evaluate is not None and rows else None,
         )
     )
-    if private:
-        _accumulate(private, torch.autograd.grad(values.sum(), private, retain_graph=True, materialize_grads=True))
+    _accumulate(private, own)
     if rows:
         _accumulate(shared, apply(aggregation, rows))
     else:
         assert aggregation.weights is not None, "a method that sees only losses returns weights"
         weighted = (values * aggregation.weights.to(values.dtype)).sum()
         _accumulate(shared, torch.autograd.grad(weighted, shared, materialize_grads=True))
+
+
+def _look_ahead_in_place(evaluate: Callable[[], Sequence[Tensor]], shared: Sequence[Tensor], rows: Rows) -> LossesAhead:
+    """Do what `look_ahead` does, for losses that are no function of the parameters but read them."""
+
+    @torch.no_grad()
+    def losses_ahead(steps: Float[Tensor, "candidate task"]) -> Float[Tensor, "candidate task"]:
+        before = [parameter.clone() for parameter in shared]
+        losses = []
+        try:
+            for step in steps:
+                for parameter, start, move in zip(shared, before, combine(rows, step), strict=True):
+                    parameter.copy_(start - move)
+                losses.append(torch.stack(list(evaluate())))
+        finally:
+            for parameter, start in zip(shared, before, strict=True):
+                parameter.copy_(start)
+        return torch.stack(losses)
+
+    return losses_ahead
 
 
 def _accumulate(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:

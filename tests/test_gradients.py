@@ -176,6 +176,7 @@ def test_methods_see_no_more_than_they_need():
         ["num_tasks", "losses", "generator"],
         ["num_tasks", "losses", "gramian", "generator"],
         ["num_tasks", "losses", "gramian", "rows", "generator"],
+        ["num_tasks", "losses", "gramian", "generator", "losses_ahead"],
     ]
 
 

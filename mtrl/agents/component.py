@@ -10,7 +10,7 @@ from torch.func import vmap
 
 from mtrl.aggregators.base import Aggregator
 from mtrl.aggregators.system import GradientSystem, gramian
-from mtrl.gradients import TaskLoss, Update, aggregate, losses_at, measure, task_gradients
+from mtrl.gradients import TaskLoss, Update, aggregate, look_ahead, losses_at, measure, task_gradients
 from mtrl.interfaces import Metrics, Network, Parameters
 from mtrl.seeding import copy_generator, load_generator, torch_generator
 from mtrl.timing import Stopwatch
@@ -128,6 +128,7 @@ class Component:
             gramian=torch.where(products.isfinite().all(), products, 0.0),  # solvers raise on NaN
             rows=rows,
             generator=copy_generator(self.generator),
+            losses_ahead=look_ahead(loss, self.shared, self.private, frozen, rows),
         )
         found = measure(rows, copy.deepcopy(self.aggregator).aggregate(system))
         per_task = {f"{self.name}_{key}": value for key, value in found.items() if value.dim() > 0}

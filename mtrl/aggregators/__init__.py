@@ -20,6 +20,7 @@ __all__ = ["REGISTRY", "make", "names"]
 REGISTRY = {
     "aligned": "mtrl.aggregators.aligned:Aligned",
     "dibs": "mtrl.aggregators.dibs:DiBS",
+    "it_mtl": "mtrl.aggregators.it_mtl:ITMTL",
     "mean": "mtrl.aggregators.mean:Mean",
     "pcgrad": "mtrl.aggregators.pcgrad:PCGrad",
 }

@@ -20,6 +20,8 @@ class Need(IntEnum):
     """The inner products of the task gradients."""
     ROWS = 2
     """The task gradients themselves."""
+    LOOKAHEAD = 3
+    """The Gramian, and the same losses at other parameters."""
 
 
 class Aggregator(nn.Module, ABC):
@@ -92,7 +94,7 @@ class Aggregator(nn.Module, ABC):
             num_tasks=num_tasks,
             losses=losses,
             gramian=gramian(rows) if self.need >= Need.GRAMIAN else None,
-            rows=rows if self.need >= Need.ROWS else None,
+            rows=rows if self.need == Need.ROWS else None,
             generator=generator or self.own_generator(jacobian.device),
         )
         (direction,) = apply(self.aggregate(system), rows)

@@ -31,8 +31,13 @@ class Vector(NamedTuple):
 
 def load(file: str) -> list[Vector]:
     """Return all vectors of tests/data/`file`.json."""
-    content = json.loads((DATA / f"{file}.json").read_text())
+    content = read(DATA / f"{file}.json")
     return [_read(entry, content["cases"][entry["case"]]) for entry in content["vectors"]]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return a file as it is."""
+    return json.loads(path.read_text())
 
 
 def _read(entry: dict[str, Any], case: dict[str, Any]) -> Vector:
