@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad_and_value, vmap
+from torch.func import grad, grad_and_value, vmap
 
 from mtrl.aggregators.base import Aggregator, Need, apply
 from mtrl.aggregators.system import (
@@ -113,6 +113,7 @@ def aggregate(
     aggregator: Aggregator,
     generator: torch.Generator,
     stopwatch: Stopwatch,
+    probe: Parameters | None = None,
 ) -> Update:
     """Compute the direction that `aggregator` chooses, and no more than it needs for that.
 
@@ -124,9 +125,10 @@ def aggregate(
         aggregator: Set up for these tasks and shared parameters.
         generator: Source of the aggregator's randomness.
         stopwatch: Counts what the aggregation adds to the gradients as "aggregation".
+        probe: Zeros that the network adds to its representation, (task, batch, hidden), for methods that need it.
     """
-    if aggregator.need == Need.LOSSES:
-        return _weigh_losses(loss, shared, private, frozen, aggregator, generator)
+    if aggregator.need <= Need.REPRESENTATION:
+        return _weigh_losses(loss, shared, private, frozen, aggregator, generator, probe or {})
     gradients = task_gradients(loss, shared, private, frozen)
     with stopwatch("aggregation"):
         rows = tuple(gradients.shared.values())
@@ -166,24 +168,31 @@ def _weigh_losses(
     frozen: Any,
     aggregator: Aggregator,
     generator: torch.Generator,
+    probe: Parameters,
 ) -> Update:
     """Do what `aggregate` does by one backward pass of the weighted sum of the losses."""
+    assert bool(probe) == (aggregator.need == Need.REPRESENTATION), "a probe is given where it is needed"
     shared = {name: leaf.detach().requires_grad_() for name, leaf in shared.items()}
     private = {name: leaf.detach().requires_grad_() for name, leaf in private.items()}
-    losses, metrics = vmap(loss, in_dims=(None, 0, 0))(shared, private, frozen)
-    system = GradientSystem(num_tasks=len(losses), losses=losses.detach(), generator=generator)
-    weights = aggregator.aggregate(system).weights
-    assert weights is not None, "a method that sees only losses returns weights"
+    own = private | {name: leaf.detach().requires_grad_() for name, leaf in probe.items()}
+    losses, metrics = vmap(loss, in_dims=(None, 0, 0))(shared, own, frozen)
     # Private parameters follow their own task's loss, unweighted; their path stops short of the shared ones.
-    private_gradients = (
-        torch.autograd.grad(losses.sum(), list(private.values()), retain_graph=True, materialize_grads=True)
-        if private
-        else ()
+    own_gradients = (
+        torch.autograd.grad(losses.sum(), list(own.values()), retain_graph=True, materialize_grads=True) if own else ()
     )
+    gradients = dict(zip(own, own_gradients, strict=True))
+    nonfinite = ~losses.detach().isfinite() | _nonfinite(gradients)
+    products = _gramian_of_own_rows([gradients.pop(name) for name in probe]) if probe else None
+    system = GradientSystem(
+        num_tasks=len(losses),
+        losses=losses.detach(),
+        gramian=None if products is None else torch.where(nonfinite.any(), 0.0, products),
+        generator=generator,
+    )
+    weights = aggregator.aggregate(system).weights
+    assert weights is not None, "a method that sees no gradients of the shared parameters returns weights"
     weighted = (losses * weights.to(losses.dtype)).sum()
     direction = torch.autograd.grad(weighted, list(shared.values()), materialize_grads=True)
-    gradients = dict(zip(private, private_gradients, strict=True))
-    nonfinite = ~losses.detach().isfinite() | _nonfinite(gradients)
     # One backward pass does not tell whose gradient broke the sum: flag all tasks unless one is known to be at fault.
     unexplained = ~torch.stack([leaf.isfinite().all() for leaf in direction]).all() & ~nonfinite.any()
     return Update(
@@ -194,6 +203,22 @@ def _weigh_losses(
         weights,
         nonfinite | unexplained,
     )
+
+
+def representation_gramian(
+    loss: TaskLoss, shared: Parameters, private: Parameters, frozen: Any, probe: Parameters
+) -> Float[Tensor, "task task"]:
+    """Compute the inner products of the gradients of the representation, which `probe` is added to."""
+
+    def loss_at(probe: Parameters, private: Parameters, frozen: Any) -> Tensor:
+        return loss(shared, private | probe, frozen)[0]
+
+    return _gramian_of_own_rows(list(vmap(grad(loss_at))(probe, private, frozen).values()))
+
+
+def _gramian_of_own_rows(leaves: Sequence[Tensor]) -> Float[Tensor, "task task"]:
+    """Return the Gramian of gradients by (task, batch, ...) that each task's loss has in its own slice alone."""
+    return torch.stack([leaf.double().square().flatten(1).sum(1) for leaf in leaves]).sum(0).diag()
 
 
 def _nonfinite(private: Parameters) -> Tensor | bool:
@@ -234,6 +259,7 @@ def backward(
     *,
     shared: Iterable[Tensor],
     private: Iterable[Tensor] = (),
+    representation: Iterable[Tensor] = (),
     aggregator: Aggregator,
     generator: torch.Generator | None = None,
     evaluate: Callable[[], Sequence[Tensor]] | None = None,
@@ -248,21 +274,26 @@ def backward(
         losses: One scalar per task, from one graph of any torch model.
         shared: Parameters all tasks use: they receive the aggregated direction.
         private: Parameters of which each serves one task: they receive that task's gradient.
+        representation: What the encoder, whose parameters are `shared`, hands to the heads, for methods that look at
+            its gradients.
         aggregator: Any method of `mtrl.aggregators`.
         generator: Source of the aggregator's randomness; by default the aggregator's own.
         evaluate: Computes the losses again, on the same batch, at the values that the shared parameters have when it
             is called. For methods that look ahead; those parameters are moved for it and put back.
 
     Raises:
-        ValueError: A loss is not a scalar, there are no losses or no shared parameters, or a parameter is both shared
-            and private.
+        ValueError: A loss is not a scalar, there are no losses or no shared parameters, a parameter is both shared and
+            private, or the method needs a representation, or to look ahead, and cannot.
     """
-    losses, shared, private = list(losses), list(shared), list(private)
+    losses, shared, private, representation = list(losses), list(shared), list(private), list(representation)
     _check_backward_arguments(losses, shared, private)
+    seen = representation if aggregator.need == Need.REPRESENTATION else shared
+    if not seen:
+        raise ValueError("representation is empty: this method looks at the gradients of the encoder's output")
     if aggregator.need == Need.LOSSES:
-        rows: tuple[Tensor, ...] = ()
+        rows: Rows = ()
     else:
-        gradients = [torch.autograd.grad(loss, shared, retain_graph=True, materialize_grads=True) for loss in losses]
+        gradients = [torch.autograd.grad(loss, seen, retain_graph=True, materialize_grads=True) for loss in losses]
         rows = tuple(torch.stack(leaf) for leaf in zip(*gradients, strict=True))
     aggregator.setup_once(len(losses), [leaf.shape for leaf in shared], shared[0].device)
     values = torch.stack(losses)
@@ -279,7 +310,10 @@ def backward(
         )
     )
     _accumulate(private, own)
-    if rows:
+    if aggregator.need == Need.REPRESENTATION:
+        cotangents = apply(aggregation, rows)
+        _accumulate(shared, torch.autograd.grad(representation, shared, cotangents, materialize_grads=True))
+    elif rows:
         _accumulate(shared, apply(aggregation, rows))
     else:
         assert aggregation.weights is not None, "a method that sees only losses returns weights"

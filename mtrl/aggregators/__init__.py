@@ -19,6 +19,7 @@ __all__ = ["REGISTRY", "make", "names"]
 
 REGISTRY = {
     "aligned": "mtrl.aggregators.aligned:Aligned",
+    "aligned_ub": "mtrl.aggregators.aligned_ub:AlignedUB",
     "dibs": "mtrl.aggregators.dibs:DiBS",
     "it_mtl": "mtrl.aggregators.it_mtl:ITMTL",
     "mean": "mtrl.aggregators.mean:Mean",

@@ -51,12 +51,13 @@ class DiBS(Aggregator):
         self.config = config
 
     def aggregate(self, system: GradientSystem) -> Aggregation:
-        """Return the weights of the task gradients after the bargaining."""
+        """Return the weights of the task gradients after the bargaining; as mixing, what makes them unit gradients."""
         assert system.gramian is not None, "the need of this method is the Gramian"
         norms = system.gramian.diagonal().clamp(min=0).sqrt()
         inverse = torch.where(norms >= _SHORTEST, 1 / norms, 0.0)
         unit_gramian = system.gramian * inverse[:, None] * inverse[None, :]
-        return Aggregation(inverse * bargain(unit_gramian, self.config.num_steps, self.config.step_size))
+        coefficients = bargain(unit_gramian, self.config.num_steps, self.config.step_size)
+        return Aggregation(weights=inverse * coefficients, mixing=inverse.diag())
 
 
 def bargain(unit_gramian: Float[Tensor, "task task"], num_steps: int, step_size: float) -> Float[Tensor, " task"]:

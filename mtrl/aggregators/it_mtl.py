@@ -137,6 +137,6 @@ def helpful(gramian: Float[Tensor, "task task"], values: Float[Tensor, " task"])
 def _competitor(name: str) -> Aggregator:
     """Build a method that competes with the subsets."""
     method = make(name)
-    if method.need > Need.GRAMIAN or method.observes or isinstance(method, ITMTL):
+    if method.need not in (Need.LOSSES, Need.GRAMIAN) or method.observes or isinstance(method, ITMTL):
         raise ValueError(f"combined must name methods that are decided by the Gramian, got {name!r}")
     return method

@@ -24,7 +24,7 @@ class GradientSystem(NamedTuple):
     num_tasks: int
     losses: Float[Tensor, " task"] | None = None
     gramian: Float[Tensor, "task task"] | None = None
-    """Inner products of the task gradients in float64, symmetric."""
+    """Inner products of the task gradients in float64, symmetric; those of the representation where that is needed."""
     rows: Rows | None = None
     generator: torch.Generator | None = None
     """Source of all randomness a method may use."""
