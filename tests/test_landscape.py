@@ -111,35 +111,37 @@ def test_walk_is_that_of_torch_adam():
 # ---- where methods end; first shortened, then over the published 35,000 steps
 
 
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("share", [0.3, 0.7])
 def test_aligned_goes_to_the_preferred_point_once_it_is_near_the_front(share):
     starts = np.array([[-6.0, -7.0], [5.0, -9.0]])
-    method = Method("aligned", {"weights": (share, 1 - share)})
-    end = walk(method, starts, NOMINAL[:2], num_steps=2500, lr=5e-3)[-1]
+    method = Method("aligned", {"weights": (share, 1 - share), "rank_eps": landscape.PUBLISHED_RANK_EPS})
+    end = walk(method, starts, NOMINAL[:2], num_steps=1000, lr=1e-2)[-1]
     assert end[:, 0] == pytest.approx([7 * (2 * share - 1)] * 2, abs=0.1)
 
 
 def test_dibs_takes_the_same_way_whatever_the_first_loss_is_measured_in():
-    path = landscape.from_all_starts(Method("dibs", {}), num_steps=400)
+    path = landscape.from_all_starts(Method("dibs", {}), num_steps=150)
     assert path[:, 0] == pytest.approx(path[:, 1], abs=1e-9)
-    other = landscape.from_all_starts(Method("mean", {}), num_steps=400)
+    other = landscape.from_all_starts(Method("mean", {}), num_steps=150)
     assert np.abs(other[-1, 0] - other[-1, 1]).max() > 1e-2
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_aligned_reaches_the_balanced_optimum_from_all_starts():
-    ends = walk(Method("aligned", {}), STARTS, NOMINAL)[-1]
-    assert ends == pytest.approx(np.tile(BALANCED, (5, 1)), abs=0.05)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
 def test_aligned_reaches_the_preferred_optimum_from_all_starts(share):
-    ends = walk(Method("aligned", {"weights": (share, 1 - share)}), STARTS, NOMINAL)[-1]
-    assert ends[:, 0] == pytest.approx([7 * (2 * share - 1)] * 5, abs=0.1)
-    assert (ends[:, 1] < -8.2).all()
+    method = Method("aligned", {"weights": (share, 1 - share), "rank_eps": landscape.PUBLISHED_RANK_EPS})
+    ends = walk(method, STARTS, NOMINAL)[-1]
+    assert ends[:, 0] == pytest.approx([7 * (2 * share - 1)] * 5, abs=0.05)
+    assert ends[:, 1] == pytest.approx([-8.36] * 5, abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_aligned_with_the_finer_default_takes_longer_and_ends_at_the_balanced_optimum_itself():
+    # After 35,000 steps the last of the five is still at x1 = 1.1.
+    ends = walk(Method("aligned", {}), STARTS, NOMINAL, num_steps=60_000)[-1]
+    assert ends == pytest.approx(np.tile(BALANCED, (5, 1)), abs=5e-3)
 
 
 @pytest.mark.slow
@@ -171,11 +173,11 @@ def test_table_and_picture(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [
         *("method", "mean", "transformed", "aligned", "transformed"),
-        *("aligned", "transformed", "aligned", "transformed", "drawn"),
+        *("aligned", "transformed", "aligned", "transformed", "aligned", "transformed", "drawn"),
     ]
     # Adam's first steps have length lr in each coordinate: 3 of them move by 0.003.
     assert "(-8.50, 7.50)" in lines[1]
-    assert "weights=(0.3, 0.7)" in lines[5]
+    assert "weights=(0.3, 0.7)" in lines[7]
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
