@@ -115,7 +115,7 @@ def test_walk_is_that_of_torch_adam():
 def test_aligned_goes_to_the_preferred_point_once_it_is_near_the_front(share):
     starts = np.array([[-6.0, -7.0], [5.0, -9.0]])
     method = Method("aligned", {"weights": (share, 1 - share), "rank_eps": landscape.PUBLISHED_RANK_EPS})
-    end = walk(method, starts, NOMINAL[:2], num_steps=1000, lr=1e-2)[-1]
+    end = walk(method, starts, NOMINAL[:2], num_steps=1000, lr=2e-2)[-1]
     assert end[:, 0] == pytest.approx([7 * (2 * share - 1)] * 2, abs=0.1)
 
 
