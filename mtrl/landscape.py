@@ -289,7 +289,7 @@ def draw(walks: dict[str, Float[np.ndarray, "point variant start 2"]], file: Pat
                 (line,) = panel.plot(*path[:, variant, start].T, linewidth=1.2)
                 panel.plot(*path[0, variant, start], "o", color=line.get_color(), markersize=4)
                 panel.plot(*path[-1, variant, start], "*", color=line.get_color(), markersize=9)
-            panel.set_title(f"{label}, {name}", fontsize=8)
+            panel.set_title(f"{label}\n{name}", fontsize=8)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
 
