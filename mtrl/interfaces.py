@@ -166,3 +166,15 @@ class Network(Protocol):
     ) -> Float[Tensor, "batch out"]:
         """Evaluate one task's network: `private` holds that task's slice, without the task axis."""
         ...
+
+
+@runtime_checkable
+class EncoderNetwork(Network, Protocol):
+    """An architecture of an encoder, which holds all shared parameters, and private heads on what it returns."""
+
+    def probe(self, batch_size: int) -> Parameters:
+        """Return zeros, (task, batch, hidden), to pass among the private parameters; empty where there is no encoder.
+
+        The network adds them to the encoder's output, so that their gradient is that of the representation.
+        """
+        ...

@@ -8,10 +8,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.func import vmap
 
-from mtrl.aggregators.base import Aggregator
+from mtrl.aggregators.base import Aggregator, Need
 from mtrl.aggregators.system import GradientSystem, gramian
-from mtrl.gradients import TaskLoss, Update, aggregate, losses_at, measure, task_gradients
-from mtrl.interfaces import Metrics, Network, Parameters
+from mtrl.gradients import (
+    TaskLoss,
+    Update,
+    aggregate,
+    look_ahead,
+    losses_at,
+    measure,
+    representation_gramian,
+    task_gradients,
+)
+from mtrl.interfaces import EncoderNetwork, Metrics, Network, Parameters
 from mtrl.seeding import copy_generator, load_generator, torch_generator
 from mtrl.timing import Stopwatch
 
@@ -69,12 +78,21 @@ class Component:
         self.private: Parameters = {key: leaf.to(device) for key, leaf in private.items()}
         self.adam = Adam(self.leaves, lr, adam_eps)
         self.generator = torch_generator(seed, "agent", f"{name}_aggregator", device=device)
+        if aggregator.need == Need.REPRESENTATION and not self.probe(1):
+            raise ValueError(f"{name}: the aggregator needs a network with encoder and heads, such as multi_head")
         aggregator.setup(num_tasks, [leaf.shape for leaf in shared.values()], device)
 
     @property
     def leaves(self) -> list[Tensor]:
         """All parameters, shared ones first."""
         return [*self.shared.values(), *self.private.values()]
+
+    def probe(self, batch_size: int) -> Parameters:
+        """Return the zeros whose gradient is that of the representation; empty where the network has no encoder."""
+        if not isinstance(self.network, EncoderNetwork):
+            return {}
+        device = self.leaves[0].device
+        return {name: leaf.to(device) for name, leaf in self.network.probe(batch_size).items()}
 
     def __call__(self, inputs: Float[Tensor, "task batch in"], task: Tensor) -> Float[Tensor, "task batch out"]:
         """Evaluate the network for all tasks."""
@@ -95,7 +113,14 @@ class Component:
         """
         state = [buffer.clone() for buffer in self.aggregator.buffers()]
         update = aggregate(
-            loss, self.shared, self.private, frozen, self.aggregator, self.generator, stopwatch=self.stopwatch
+            loss,
+            self.shared,
+            self.private,
+            frozen,
+            self.aggregator,
+            self.generator,
+            self.stopwatch,
+            self._probe_for(frozen),
         )
         # The fused kernel reads gradients in the parameter's memory order, whatever their strides say.
         gradients = [leaf.contiguous() for leaf in (*update.shared.values(), *update.private.values())]
@@ -121,18 +146,24 @@ class Component:
         """Measure the gradient system of `loss`, before and after a copy of the aggregator has seen it."""
         gradients = task_gradients(loss, self.shared, self.private, frozen)
         rows = tuple(gradients.shared.values())
-        products = gramian(rows)
+        probe = self._probe_for(frozen)
+        products = representation_gramian(loss, self.shared, self.private, frozen, probe) if probe else gramian(rows)
         system = GradientSystem(
             num_tasks=len(gradients.losses),
             losses=gradients.losses,
             gramian=torch.where(products.isfinite().all(), products, 0.0),  # solvers raise on NaN
             rows=rows,
             generator=copy_generator(self.generator),
+            losses_ahead=look_ahead(loss, self.shared, self.private, frozen, rows),
         )
         found = measure(rows, copy.deepcopy(self.aggregator).aggregate(system))
         per_task = {f"{self.name}_{key}": value for key, value in found.items() if value.dim() > 0}
         scalars = {f"{key}/{self.name}": value for key, value in found.items() if value.dim() == 0}
         return per_task | scalars
+
+    def _probe_for(self, frozen: Any) -> Parameters:
+        """Return the probe for a batch, whose first tensor is (task, batch, ...), where the aggregator needs it."""
+        return self.probe(frozen[0].shape[1]) if self.aggregator.need == Need.REPRESENTATION else {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return parameters, optimiser, aggregator and random stream."""

@@ -19,11 +19,14 @@ __all__ = ["REGISTRY", "make", "names"]
 
 REGISTRY = {
     "aligned": "mtrl.aggregators.aligned:Aligned",
+    "aligned_ub": "mtrl.aggregators.aligned_ub:AlignedUB",
     "db_mtl": "mtrl.aggregators.db_mtl:DBMTL",
+    "dibs": "mtrl.aggregators.dibs:DiBS",
     "dwa": "mtrl.aggregators.dwa:DWA",
     "famo": "mtrl.aggregators.famo:FAMO",
     "graddrop": "mtrl.aggregators.graddrop:GradDrop",
     "imtl_l": "mtrl.aggregators.imtl_l:IMTLL",
+    "it_mtl": "mtrl.aggregators.it_mtl:ITMTL",
     "mean": "mtrl.aggregators.mean:Mean",
     "moco": "mtrl.aggregators.moco:MoCo",
     "pcgrad": "mtrl.aggregators.pcgrad:PCGrad",

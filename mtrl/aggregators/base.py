@@ -16,10 +16,14 @@ class Need(IntEnum):
 
     LOSSES = 0
     """The loss values: one ordinary backward pass of their weighted sum."""
-    GRAMIAN = 1
+    REPRESENTATION = 1
+    """The inner products of the gradients of what the encoder hands to the heads; no gradient of its parameters."""
+    GRAMIAN = 2
     """The inner products of the task gradients."""
-    ROWS = 2
+    ROWS = 3
     """The task gradients themselves."""
+    LOOKAHEAD = 4
+    """The Gramian, and the same losses at other parameters."""
 
 
 class Aggregator(nn.Module, ABC):
@@ -96,8 +100,8 @@ class Aggregator(nn.Module, ABC):
         system = GradientSystem(
             num_tasks=num_tasks,
             losses=losses,
-            gramian=gramian(rows) if self.need >= Need.GRAMIAN else None,
-            rows=rows if self.need >= Need.ROWS else None,
+            gramian=gramian(rows) if self.need > Need.LOSSES else None,
+            rows=rows if self.need == Need.ROWS else None,
             generator=generator or self.own_generator(jacobian.device),
         )
         (direction,) = apply(self.aggregate(system), rows)

@@ -1,6 +1,6 @@
 """The gradient system of one update, and the two functions that touch its parameter axis."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,6 +9,10 @@ from torch import Tensor
 
 Rows = tuple[Tensor, ...]
 """The Jacobian of the task losses, leaf by leaf: each (task, *shape of the parameter). Never concatenated."""
+
+LossesAhead = Callable[[Tensor], Tensor]
+"""From steps, (candidate, task), to losses, (candidate, task): the same frozen losses after the shared parameters have
+moved by minus the sum of steps[c, i] times the gradient of task i."""
 
 # Columns converted to float64 at once, times the number of tasks: 8 MiB of scratch memory.
 _CHUNK_ELEMENTS = 2**20
@@ -20,10 +24,12 @@ class GradientSystem(NamedTuple):
     num_tasks: int
     losses: Float[Tensor, " task"] | None = None
     gramian: Float[Tensor, "task task"] | None = None
-    """Inner products of the task gradients in float64, symmetric."""
+    """Inner products of the task gradients in float64, symmetric; those of the representation where that is needed."""
     rows: Rows | None = None
     generator: torch.Generator | None = None
     """Source of all randomness a method may use."""
+    losses_ahead: LossesAhead | None = None
+    """The losses at other parameters."""
 
 
 class Aggregation(NamedTuple):

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mtrl.interfaces import Network, Parameters
+from mtrl.interfaces import EncoderNetwork, Network, Parameters
 
 
 class Ensemble:
@@ -38,6 +38,13 @@ class Ensemble:
             self.network(_member(shared, index), _member(private, index), inputs, task) for index in range(self.size)
         ]
         return torch.cat(members, dim=1)
+
+    def probe(self, batch_size: int) -> Parameters:
+        """Return the members' own, empty where they have no encoder."""
+        if not isinstance(self.network, EncoderNetwork):
+            return {}
+        member = self.network.probe(batch_size)
+        return {f"{index}.{name}": leaf for index in range(self.size) for name, leaf in member.items()}
 
 
 def _member(parameters: Parameters, index: int) -> Parameters:

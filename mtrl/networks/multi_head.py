@@ -10,6 +10,9 @@ from mtrl.interfaces import Parameters
 from mtrl.networks.layers import hidden, init_hidden, init_output, output
 from mtrl.networks.mlp import check_hidden_dims
 
+PROBE = "probe"
+"""Name of the addition to the trunk's output, among the private parameters."""
+
 
 class MultiHead:
     """A shared trunk (the encoder) that does not know the task, and one private linear head per task."""
@@ -56,4 +59,11 @@ class MultiHead:
     ) -> Float[Tensor, "batch out"]:
         """Evaluate the trunk and one task's head."""
         del task
-        return self.head(private, self.encode(shared, inputs))
+        features = self.encode(shared, inputs)
+        if PROBE in private:
+            features = features + private[PROBE]
+        return self.head(private, features)
+
+    def probe(self, batch_size: int) -> Parameters:
+        """Return zeros to add to the trunk's output, whose gradient is that of the representation."""
+        return {PROBE: torch.zeros(self.num_tasks, batch_size, self._dims[-1])}

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,12 +25,19 @@ class Vector(NamedTuple):
     orders: list[list[int]] | None
     rtol: float
     atol: float
+    entry: dict[str, Any]
+    """The whole entry, for what only some files have."""
 
 
 def load(file: str) -> list[Vector]:
     """Return all vectors of tests/data/`file`.json."""
-    content = json.loads((DATA / f"{file}.json").read_text())
+    content = read(DATA / f"{file}.json")
     return [_read(entry, content["cases"][entry["case"]]) for entry in content["vectors"]]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return a file as it is."""
+    return json.loads(path.read_text())
 
 
 def _read(entry: dict[str, Any], case: dict[str, Any]) -> Vector:
@@ -45,11 +53,12 @@ def _read(entry: dict[str, Any], case: dict[str, Any]) -> Vector:
         orders=entry.get("orders"),
         rtol=entry.get("tolerance", {}).get("rtol", 0.0),
         atol=entry.get("tolerance", {}).get("atol", 0.0),
+        entry=entry,
     )
 
 
 def _tensor(values: list[Any]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
+    return torch.from_numpy(np.asarray(values, dtype=np.float64))  # NumPy reads "nan" and "inf"
 
 
 def assert_close(found: Tensor, expected: Tensor, *, rtol: float, atol: float) -> None:
