@@ -19,8 +19,19 @@ __all__ = ["REGISTRY", "make", "names"]
 
 REGISTRY = {
     "aligned": "mtrl.aggregators.aligned:Aligned",
+    "cagrad": "mtrl.aggregators.cagrad:CAGrad",
+    "config": "mtrl.aggregators.config:ConFIG",
+    "dualproj": "mtrl.aggregators.dualproj:DualProj",
+    "fairgrad": "mtrl.aggregators.fairgrad:FairGrad",
+    "gradnorm": "mtrl.aggregators.gradnorm:GradNorm",
+    "gradvac": "mtrl.aggregators.gradvac:GradVac",
+    "imtl_g": "mtrl.aggregators.imtl_g:IMTLG",
     "mean": "mtrl.aggregators.mean:Mean",
+    "mgda": "mtrl.aggregators.mgda:MGDA",
+    "nash": "mtrl.aggregators.nash:NashMTL",
     "pcgrad": "mtrl.aggregators.pcgrad:PCGrad",
+    "sdmgrad": "mtrl.aggregators.sdmgrad:SDMGrad",
+    "upgrad": "mtrl.aggregators.upgrad:UPGrad",
 }
 
 

@@ -135,7 +135,8 @@ def test_direction_lies_in_the_span_of_the_gradients(name, case):
     _, singular_values, rows = torch.linalg.svd(unit, full_matrices=False)
     rows = rows[singular_values > 1e-12 * singular_values[0]]
     outside = found - (found @ rows.T) @ rows
-    assert outside.norm() <= 1e-9 * jacobian.norm(dim=1).max()
+    # Some methods choose the length of the direction themselves, whatever that of the gradients.
+    assert outside.norm() <= 1e-9 * max(jacobian.norm(dim=1).max(), found.norm())
 
 
 @every_method
