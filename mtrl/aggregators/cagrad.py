@@ -14,9 +14,11 @@ from mtrl.aggregators.system import Aggregation, GradientSystem
 Rescale = Literal["none", "linear", "square"]
 Solver = Literal["exact", "sgd"]
 
-_NEWTON_STEPS = 80  # 40 for ten tasks, 65 for fifty
+_NEWTON_STEPS = 80  # 30 for ten tasks, 60 for fifty
+_FIRST_BARRIER = 1e-2
 _BARRIER_FACTOR = 0.01
-_LAST_BARRIER = 1e-13
+_LAST_BARRIER = 1e-12
+_SETTLED_DECREMENT = 1e-4  # before the last step, which squares it
 # Length, in units of the shortest gradient, below which a convex combination counts as zero. Bounds the weights by 1e6
 # where the gradients cancel, as much as float32 rows bear.
 _CANCELLED = 1e-6
@@ -70,8 +72,8 @@ def exact_weights(gramian: Float[Tensor, "task task"], c: float) -> Float[Tensor
     """Compute the weights of g_0 + c ||g_0|| g_w / ||g_w||.
 
     In terms of the unit gradients u_i and y_i = w_i n_i the problem, divided by ||g_0||, is to minimise
-    q^T y + c ||sum y_i u_i|| over y >= 0, b^T y = 1, with q_i = <u_i, g_0> / ||g_0|| and b = 1 / n in units of the shortest. Both terms are
-    homogeneous, so a penalty replaces the constraint: any multiple of y gives the same direction.
+    q^T y + c ||sum y_i u_i|| over y >= 0, b^T y = 1, with q_i = <u_i, g_0> / ||g_0|| and b = 1 / n, the largest of
+    which is 1. Both terms are homogeneous, so a penalty replaces the constraint: any multiple of y serves.
     """
     cosines, norms, is_nonzero = unit_system(gramian)
     mean = is_nonzero.double() / is_nonzero.sum().clamp(min=1)
@@ -91,12 +93,12 @@ def ball_step(
 ) -> Float[Tensor, " task"]:
     """Return c y / ||sum y_i u_i|| for the y >= 0 that minimises (q^T y + c ||sum y_i u_i||) / b^T y.
 
-    Newton's method on q^T y + c ||sum y_i u_i|| + 2 (b^T y - 1)^2 - barrier sum log y_i, the barrier falling to 1e-13.
+    Newton's method on q^T y + c ||sum y_i u_i|| + 2 (b^T y - 1)^2 - barrier sum log y_i, the barrier falling from 1e-2 to 1e-12.
     """
     # Where c does not suffice to help a short gradient, the minimum is negative, and far below -1 under other lengths.
     b = b * (-torch.where(b > 0, q / torch.where(b > 0, b, 1.0), 0.0).amin()).clamp(min=1)
     y = torch.full_like(q, 1 / len(q))
-    barrier = torch.ones((), dtype=q.dtype, device=q.device)
+    barrier = torch.full_like(q[0], _FIRST_BARRIER)
     for _ in range(_NEWTON_STEPS):
 
         def gradient(y: Tensor, barrier: Tensor = barrier) -> Tensor:
@@ -109,7 +111,8 @@ def ball_step(
         curvature = (cosines - torch.outer(inner, inner) / length**2) * (c / length)
         hessian = curvature + 4 * torch.outer(b, b) + torch.diag(barrier / y**2 + 1e-15)
         y, decrement = newton_step(y, gradient, hessian)
-        if has_settled(torch.maximum(decrement, barrier - _LAST_BARRIER)):
+        # Relative to the barrier, as the curvature is in directions that nothing but the barrier decides.
+        if has_settled((barrier <= _LAST_BARRIER) & (decrement <= _SETTLED_DECREMENT * barrier)):
             break
         barrier = torch.where(decrement < barrier, _BARRIER_FACTOR * barrier, barrier).clamp(min=_LAST_BARRIER)
     length = ((y @ cosines @ y).clamp(min=0) + _CANCELLED**2).sqrt()

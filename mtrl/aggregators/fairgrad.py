@@ -17,6 +17,7 @@ _NEWTON_STEPS = 50  # 12 suffice where a solution exists, 25 where the gradients
 # Added to the cosines' diagonal. Where gradients cancel there is no solution; this one has a direction near zero, and
 # weights that float32 rows bear.
 _CANCELLED = 1e-10
+_SETTLED_DECREMENT = 1e-26  # squared, so the next step changes the 13th digit
 _SGD_STEPS = 20
 _SGD_RATE = 0.1
 _SGD_MOMENTUM = 0.5
@@ -82,7 +83,7 @@ def fair_weights(gramian: Float[Tensor, "task task"], alpha: float) -> Float[Ten
     for _ in range(_NEWTON_STEPS):
         hessian = matrix + torch.diag(gain * b ** (-1 / alpha - 1) / alpha)
         b, decrement = newton_step(b, lambda b: b @ matrix - gain * b ** (-1 / alpha), hessian)
-        if has_settled(decrement / gain.amax()):
+        if has_settled(decrement <= _SETTLED_DECREMENT * gain.amax()):
             break
     return torch.where(is_nonzero, b * norms ** (-2 * alpha / (1 + alpha)), 0.0)
 

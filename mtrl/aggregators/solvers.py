@@ -18,7 +18,6 @@ _RANK_EPS = 1e-12
 _QUADRATIC_STEPS = 35  # 20 reach the last digit; where a bound holds without pressing, each step halves the error
 _SETTLED_GAP = 1e-26  # product of a variable and its slack, so 1e-13 in each where neither presses
 _HALVINGS = 20  # of a Newton step; the bend of the CAGrad objective needs most
-_SETTLED_DECREMENT = 1e-26  # squared Newton decrement: the next step changes the 13th digit
 
 
 class UnitSystem(NamedTuple):
@@ -83,7 +82,7 @@ def minimize_quadratic(
     x, slack = torch.ones_like(slope), torch.ones_like(slope)
     for _ in range(_QUADRATIC_STEPS):
         gap = (x * slack).mean(-1, keepdim=True)
-        if _is_true_on_cpu((gap <= _SETTLED_GAP).all()):
+        if has_settled((gap <= _SETTLED_GAP).all()):
             break
         residual = x @ Q + slope - slack
         factor, failed = torch.linalg.cholesky_ex(Q + torch.diag_embed(slack / x))
@@ -144,9 +143,9 @@ def newton_step(
     return y + lengths[chosen] * step, torch.where(is_descent, decrement, 0.0)
 
 
-def has_settled(decrement: Float[Tensor, ""]) -> bool:
-    """Say whether Newton's method may stop; always False where the answer would have to be waited for."""
-    return _is_true_on_cpu(decrement <= _SETTLED_DECREMENT)
+def has_settled(flag: Bool[Tensor, ""]) -> bool:
+    """Say whether a loop may stop; always False where the answer would have to be waited for."""
+    return flag.device.type == "cpu" and bool(flag)
 
 
 def clip_weights(
@@ -157,7 +156,3 @@ def clip_weights(
         return weights
     norm = (weights @ gramian @ weights).clamp(min=0).sqrt()
     return weights * (max_norm / norm.clamp(min=max_norm))
-
-
-def _is_true_on_cpu(flag: Tensor) -> bool:
-    return flag.device.type == "cpu" and bool(flag)
