@@ -93,7 +93,7 @@ def ball_step(
 ) -> Float[Tensor, " task"]:
     """Return c y / ||sum y_i u_i|| for the y >= 0 that minimises (q^T y + c ||sum y_i u_i||) / b^T y.
 
-    Newton's method on q^T y + c ||sum y_i u_i|| + 2 (b^T y - 1)^2 - barrier sum log y_i, the barrier falling from 1e-2 to 1e-12.
+    Newton's method on q^T y + c ||sum y_i u_i|| + 2 (b^T y - 1)^2 - barrier sum log y_i, the barrier falling to 1e-12.
     """
     # Where c does not suffice to help a short gradient, the minimum is negative, and far below -1 under other lengths.
     b = b * (-torch.where(b > 0, q / torch.where(b > 0, b, 1.0), 0.0).amin()).clamp(min=1)
