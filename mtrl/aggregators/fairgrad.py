@@ -15,8 +15,9 @@ Solver = Literal["exact", "sgd"]
 
 _NEWTON_STEPS = 50  # 12 suffice where a solution exists, 25 where the gradients cancel
 # Added to the cosines' diagonal. Where gradients cancel there is no solution; this one has a direction near zero, and
-# weights that float32 rows bear.
+# weights that float32 rows bear. They grow more slowly below alpha = 1, where short gradients need more resolution.
 _CANCELLED = 1e-10
+_CANCELLED_BELOW_ONE = 1e-13
 _SETTLED_DECREMENT = 1e-26  # squared, so the next step changes the 13th digit
 _SGD_STEPS = 20
 _SGD_RATE = 0.1
@@ -75,9 +76,9 @@ def fair_weights(gramian: Float[Tensor, "task task"], alpha: float) -> Float[Ten
     """
     cosines, norms, is_nonzero = unit_system(gramian)
     share = norms ** ((1 - alpha) / (1 + alpha))
-    matrix = (cosines + _CANCELLED * torch.eye(len(norms), dtype=norms.dtype, device=norms.device)) * torch.outer(
-        share, share
-    )
+    ridge = _CANCELLED if alpha >= 1 else _CANCELLED_BELOW_ONE
+    identity = torch.eye(len(norms), dtype=norms.dtype, device=norms.device)
+    matrix = (cosines + ridge * identity) * torch.outer(share, share)
     gain = share**2
     b = torch.ones_like(norms)
     for _ in range(_NEWTON_STEPS):

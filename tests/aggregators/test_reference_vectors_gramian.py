@@ -16,7 +16,7 @@ differs on purpose in the cases below; each is tested for what it does instead, 
 | cagrad | well_T50_P20/c0.9 | off by 1.6e-4 | a better worst task, see below |
 | nash, fairgrad | gradients that cancel: no solution | ones kept, exception or noise | about 0 |
 | nash, fairgrad | zero_row, allzero | exception or noise | that of the others; 0 |
-| fairgrad | scaled6_T10_P20/alpha0.5 | residual above 0.1 | below 1e-4, see below |
+| fairgrad | scaled6_T10_P20/alpha0.5 | residual 5e9 | below 0.1: near float64's resolution, see below |
 | nash_sequence | 3 solves of 24 | residual above 0.1 | below 1e-9, see below |
 | sdmgrad (sgd) | second call of well_T10_P200 | one orbit | another: a rounding error of 1e-15 grows to 0.03 |
 | gradvac | opposite (Samsung) | NaN | finite |
@@ -239,8 +239,8 @@ def test_fairgrad_solves_its_equation_where_least_squares_does_not():
         ours, theirs = (
             (products @ (norms * w) * (norms * w) ** 2 / norms - 1).abs().max() for w in (weights, vector.weights)
         )
-        assert ours < 1e-4
-        assert theirs > 0.1
+        assert ours < 0.1
+        assert theirs > 1e9
 
 
 def test_nash_sequence_of_the_official_code():
