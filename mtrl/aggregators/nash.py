@@ -60,6 +60,7 @@ class NashMTL(Aggregator):
         assert system.gramian is not None, "the need of this method is the Gramian"
         is_due = self.num_updates % self.config.update_every == 0
         # Solved every time: to know whether it is due would mean to wait for the device.
-        self.kept.copy_(torch.where(is_due, fair_weights(system.gramian, alpha=1.0), self.kept))
+        weights = torch.where(is_due, fair_weights(system.gramian, alpha=1.0), self.kept)
+        self.kept.copy_(weights)
         self.num_updates.add_(1)
-        return Aggregation(clip_weights(self.kept, system.gramian, self.config.max_norm))
+        return Aggregation(clip_weights(weights, system.gramian, self.config.max_norm))

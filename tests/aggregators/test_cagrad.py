@@ -42,8 +42,8 @@ def test_without_radius_it_is_the_mean(case):
     jacobian=jacobians(sizes=(1, 2, 3, 10, 50), decades=(0, 1), may_vanish=False), c=st.sampled_from([0.1, 0.5, 0.9])
 )
 def test_no_direction_in_the_ball_is_better_for_the_worst_task(jacobian, c):
-    # Strong duality: for any w in the simplex, min_i <g_i, d> <= <g_w, g_0> + c ||g_0|| ||g_w|| in the ball, so equality
-    # proves both. w is read off the weights, which are 1/T + (step along g_w).
+    # Strong duality: for any w in the simplex, min_i <g_i, d> <= <g_w, g_0> + c ||g_0|| ||g_w|| in the ball, so
+    # equality proves both. w is read off the weights, which are 1/T + (step along g_w).
     num_tasks = len(jacobian)
     mean = jacobian.mean(0)
     weights = exact_weights(gramian((jacobian,)), c)

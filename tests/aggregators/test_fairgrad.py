@@ -24,7 +24,7 @@ def test_orthogonal_gradients_by_hand():
 def test_two_equal_gradients_by_hand(alpha):
     # G = 4 in every entry: 8 w = w^(-1/alpha), w = 8^(-alpha / (1 + alpha)).
     weights = fair_weights(torch.full((2, 2), 4.0).double(), alpha)
-    assert torch.allclose(weights, torch.full((2,), 8 ** (-alpha / (1 + alpha))).double(), rtol=1e-9)
+    assert torch.allclose(weights, torch.full((2,), 8 ** (-alpha / (1 + alpha)), dtype=torch.float64), rtol=1e-9)
 
 
 @few

@@ -40,7 +40,7 @@ def test_turned_gradient_has_the_target_cosine_with_the_last_it_was_turned_to(se
     jacobian = gaussian(5, 20, seed)
     target = 0.3  # above the cosines of independent rows, so that each turn is made
     orders = random_orders(5, torch.Generator().manual_seed(seed), torch.device("cpu"))[:, :1]
-    coefficients, _ = turn(gramian((jacobian,)), orders, torch.full((5, 5), target).double(), 0.5, "always")
+    coefficients, _ = turn(gramian((jacobian,)), orders, torch.full((5, 5), target, dtype=torch.float64), 0.5, "always")
     turned = torch.nn.functional.normalize(coefficients @ jacobian)
     other = torch.nn.functional.normalize(jacobian)[orders[:, 0]]
     before = (torch.nn.functional.normalize(jacobian) * other).sum(1)
@@ -61,7 +61,7 @@ def test_targets_that_stay_at_a_right_angle_make_it_pcgrad(case):
 def test_zero_gradient_is_not_turned_to_and_moves_no_target():
     products = gramian((tensor([1.0, 0.0], [0.0, 0.0], [-1.0, 1.0]),))
     orders = torch.tensor([[1, 2], [0, 2], [1, 0]])
-    start = torch.full((3, 3), 0.4).double()
+    start = torch.full((3, 3), 0.4, dtype=torch.float64)
     coefficients, targets = turn(products, orders, start, 0.5, "always")
     assert torch.equal(coefficients[[0, 2], 1], tensor(0.0, 0.0))
     assert torch.equal(targets[1], start[1])

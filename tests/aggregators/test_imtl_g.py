@@ -13,7 +13,7 @@ from tests.aggregators.strategies import few, jacobians
 def test_two_orthogonal_gradients_by_hand():
     # a_1 (2, 0) + a_2 (0, 1) with 2 a_1 = a_2 and a_1 + a_2 = 1: a = (1/3, 2/3), d = (2/3, 2/3).
     jacobian = torch.tensor([[2.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
-    assert torch.allclose(make("imtl_g")(jacobian), torch.tensor([2 / 3, 2 / 3]).double(), rtol=1e-12)
+    assert torch.allclose(make("imtl_g")(jacobian), torch.tensor([2 / 3, 2 / 3], dtype=torch.float64), rtol=1e-12)
 
 
 @few

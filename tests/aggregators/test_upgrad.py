@@ -66,8 +66,8 @@ def test_projections_meet_their_optimality_conditions(jacobian, reg_eps):
 @methods
 def test_direction_conflicts_with_no_task(name, case):
     jacobian = FULL_RANK[case]
-    progress = jacobian @ make(name, reg_eps=1e-12)(jacobian)
-    assert (progress / jacobian.norm(dim=1)).min() >= -1e-6 * jacobian.norm(dim=1).min()
+    direction = make(name, reg_eps=1e-12)(jacobian)
+    assert (jacobian @ direction / jacobian.norm(dim=1)).min() >= -1e-6 * direction.norm()
 
 
 def test_mixing_holds_the_projected_gradients():
