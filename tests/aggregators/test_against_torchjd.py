@@ -55,14 +55,6 @@ def test_mean_equals_torchjd(case):
     assert_close(make("mean")(CASES[case]), torchjd.Mean()(CASES[case]), rtol=1e-13, atol=0.0)
 
 
-@pytest.mark.parametrize("case", FULL_RANK)
-@pytest.mark.parametrize("name", ["upgrad", "dualproj"])
-def test_projections_equal_torchjd(name, case):
-    jacobian = FULL_RANK[case]
-    expected = {"upgrad": torchjd.UPGrad, "dualproj": torchjd.DualProj}[name]()(jacobian)
-    assert_close(make(name)(jacobian), expected, rtol=1e-7, atol=0.0)
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_config_equals_torchjd(case):
     jacobian = CASES[case]

@@ -5,28 +5,24 @@ import torch
 from torch import Tensor
 
 from mtrl.aggregators import make
-from mtrl.aggregators.gradnorm import GradNorm
-from mtrl.aggregators.system import GradientSystem
+from mtrl.aggregators.base import Aggregator
+from tests.aggregators.weights import weights_of
 
 
 def tensor(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def train(aggregator: GradNorm, norms: Tensor, losses: Tensor | None, num_updates: int) -> Tensor:
-    """Return the weights after updates with orthogonal gradients of the given lengths."""
-    aggregator.setup_once(len(norms), [torch.Size([len(norms)])], torch.device("cpu"))
-    for _ in range(num_updates):
-        system = GradientSystem(num_tasks=len(norms), losses=losses, gramian=norms.square().diag())
-        weights = aggregator.aggregate(system).weights
-    return weights
+def train(aggregator: Aggregator, norms: Tensor, losses: Tensor | None, num_updates: int) -> Tensor:
+    """Return the last weights of some updates with orthogonal gradients of the given lengths."""
+    return [weights_of(aggregator, norms.diag(), losses) for _ in range(num_updates)][-1]
 
 
 def test_weights_start_equal_and_move_by_the_learning_rate():
     # Lengths 1 and 3: the first weight has to grow, the second to shrink. Adam's first step has length lr.
     aggregator = make("gradnorm", lr=0.01)
     assert torch.allclose(train(aggregator, tensor(1, 3), None, 1), tensor(0.5, 0.5), rtol=1e-7)
-    assert torch.allclose(aggregator.raw, tensor(1.01, 0.99), rtol=1e-12)
+    assert torch.allclose(aggregator.get_buffer("raw"), tensor(1.01, 0.99), rtol=1e-12)
     assert torch.allclose(train(aggregator, tensor(1, 3), None, 1), tensor(0.505, 0.495), rtol=1e-7)
 
 
@@ -48,7 +44,7 @@ def test_first_losses_are_remembered():
     aggregator = make("gradnorm", alpha=1.0)
     train(aggregator, tensor(1, 1), tensor(2, 3), 1)
     train(aggregator, tensor(1, 1), tensor(1, 1), 2)
-    assert torch.equal(aggregator.first_losses, tensor(2, 3))
+    assert torch.equal(aggregator.get_buffer("first_losses"), tensor(2, 3))
 
 
 @pytest.mark.parametrize("losses", [(-1.0, 2.0), (0.0, 0.0), (-1.0, -1.0)])
@@ -62,7 +58,7 @@ def test_zero_gradient_does_not_enter_the_target():
     with_zero, without = make("gradnorm"), make("gradnorm")
     train(with_zero, tensor(1, 0, 3), None, 1)
     train(without, tensor(1, 3), None, 1)
-    assert torch.allclose(with_zero.raw[[0, 2]], without.raw, rtol=1e-12)
+    assert torch.allclose(with_zero.get_buffer("raw")[[0, 2]], without.get_buffer("raw"), rtol=1e-12)
 
 
 def test_alpha_asks_for_losses():

@@ -72,10 +72,9 @@ def test_zero_gradient_is_not_turned_to_and_moves_no_target():
 def test_parallel_gradients_stay_finite_for_many_updates():
     jacobian = FULL_RANK["five similar"][[0, 0, 1, 1]]
     aggregator = make("gradvac")
-    for _ in range(100):
-        direction = aggregator(jacobian)
-    assert aggregator.targets.max() > 1 - 1e-12
-    assert direction.norm() <= 100 * jacobian.norm()
+    longest = max(float(aggregator(jacobian).norm()) for _ in range(100))
+    assert aggregator.get_buffer("targets").max() > 1 - 1e-12
+    assert longest <= 100 * jacobian.norm()
 
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.1])

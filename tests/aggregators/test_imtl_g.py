@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 
 from mtrl.aggregators import make
-from mtrl.aggregators.system import GradientSystem, gramian
 from tests.aggregators.jacobians import DEGENERATE
 from tests.aggregators.strategies import few, jacobians
+from tests.aggregators.weights import weights_of
 
 
 def test_two_orthogonal_gradients_by_hand():
@@ -21,8 +21,7 @@ def test_two_orthogonal_gradients_by_hand():
 def test_projections_are_equal_and_weights_sum_to_one(jacobian):
     norms = jacobian.norm(dim=1)
     is_nonzero = norms > 0
-    aggregation = make("imtl_g").aggregate(GradientSystem(num_tasks=len(jacobian), gramian=gramian((jacobian,))))
-    weights = aggregation.weights
+    weights = weights_of(make("imtl_g"), jacobian)
     projections = (jacobian[is_nonzero] / norms[is_nonzero, None]) @ (weights @ jacobian)
     assert weights.sum() == pytest.approx(1, rel=1e-9)
     assert (weights[~is_nonzero] == 0).all()

@@ -6,21 +6,13 @@ from hypothesis import given
 from torch import Tensor
 
 from mtrl.aggregators import make
-from mtrl.aggregators.base import Aggregator
-from mtrl.aggregators.system import GradientSystem, gramian
 from tests.aggregators.jacobians import FULL_RANK, gaussian
 from tests.aggregators.strategies import few, jacobians
+from tests.aggregators.weights import weights_of
 
 
 def rows(*values: list[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
-
-
-def weights_of(aggregator: Aggregator, jacobian: Tensor) -> Tensor:
-    aggregator.setup_once(len(jacobian), [jacobian.shape[1:]], jacobian.device)
-    weights = aggregator.aggregate(GradientSystem(num_tasks=len(jacobian), gramian=gramian((jacobian,)))).weights
-    assert weights is not None
-    return weights
 
 
 def test_orthogonal_gradients_count_by_their_inverse_length():

@@ -94,7 +94,7 @@ def test_least_squares_solution_is_the_pseudo_inverse(jacobian):
 def test_newton_finds_the_minimum_by_hand_from_far_off():
     # y - log y has its minimum at 1; a full step from 1e-6 doubles y, one from 1e6 would leave the domain.
     for start in (1e-6, 1e6):
-        y = tensor(start)
+        y, decrement = tensor(start), tensor(1.0)
         for _ in range(45):
             y, decrement = newton_step(y, lambda y: 1 - 1 / y, torch.diag(y**-2))
         assert torch.allclose(y, tensor(1.0), rtol=1e-14)
