@@ -24,8 +24,9 @@ class GradNorm(Aggregator):
 
     Source: Chen, Badrinarayanan, Lee, Rabinovich, "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep
     Multitask Networks", ICML 2018, equations 1 and 2. The weights sum to 1, where the paper's sum to T. A zero gradient
-    gets weight 0 and does not enter the mean. Differs from the public RL code, which forgets L(0) in every call, and
-    from torch's Adam by having no epsilon, so that nothing depends on the gradients' common scale.
+    gets weight 0 and does not enter the mean; a weight that has been trained down to zero stays there, as in the public
+    codes. Differs from the one for RL, which forgets L(0) in every call, and from torch's Adam by having no epsilon, so
+    that nothing depends on the gradients' common scale.
     """
 
     @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ def turn(
     Source: Wang et al. 2021, algorithm 1 and equation 2, for all i at once.
     """
     cosines, norms, is_nonzero = unit_system(gramian)
-    lengths = torch.eye(len(norms)).to(norms) * norms  # turned gradient i is sum_j lengths[i, j] u_j
+    lengths = norms.diag()  # turned gradient i is sum_j lengths[i, j] u_j
     for other in orders.unbind(1):
         inner = (lengths * cosines[other]).sum(1)
         norm = ((lengths @ cosines) * lengths).sum(1).clamp(min=0).sqrt()

@@ -77,10 +77,11 @@ def exact_weights(
 ) -> Float[Tensor, " task"]:
     """Compute w = argmin ||sum_i w_i g_i + lam g_0||, g_0 = sum_i mean_i g_i, over the tasks with a positive mean_i."""
     products = lam * (gramian @ mean)
-    shifted = gramian + products[:, None] + products[None, :] + lam * (mean @ products)
-    # g_i + lam g_0 may cancel to zero, which the subtraction leaves as noise of the size of one rounding.
-    noise = torch.finfo(gramian.dtype).eps * shifted.diagonal().amax()
-    return nearest_point(shifted + noise * torch.eye(len(mean)).to(shifted), mean > 0)
+    squared_pull = lam * (mean @ products)
+    shifted = gramian + products[:, None] + products[None, :] + squared_pull
+    # Where g_i + lam g_0 cancels to about zero, its square is rounding noise, and must not be negative.
+    rounding = torch.finfo(gramian.dtype).eps * (gramian.diagonal() + 2 * products.abs() + squared_pull.abs())
+    return nearest_point(shifted + rounding.diag(), mean > 0)
 
 
 def sgd_weights(gramian: Float[Tensor, "task task"], w: Float[Tensor, " task"], lam: float) -> Float[Tensor, " task"]:
@@ -106,5 +107,5 @@ def project_on_simplex(point: Float[Tensor, " task"]) -> Float[Tensor, " task"]:
     descending = point.sort(descending=True).values
     counts = torch.arange(1, len(point) + 1, device=point.device)
     thresholds = (descending.cumsum(0) - 1) / counts
-    num_kept = (descending > thresholds).sum()
-    return (point - thresholds[num_kept - 1]).clamp(min=0)
+    last_kept = (descending > thresholds).sum(0, keepdim=True) - 1
+    return (point - thresholds.gather(0, last_kept)).clamp(min=0)

@@ -96,7 +96,7 @@ def minimize_quadratic(
         length = torch.minimum(_to_border(x, step_x), _to_border(slack, step_slack))
         length = torch.where(running, (0.995 * length).clamp(max=1), 0.0)
         x, slack = _move(x, step_x, length), _move(slack, step_slack, length)
-    return torch.where(x > slack, x, torch.where(x > 1e-12, x, 0.0))
+    return x
 
 
 def _quadratic_step(
@@ -139,8 +139,8 @@ def newton_step(
     longest = (0.95 * _to_border(y, step)).clamp(max=1)
     lengths = longest * 0.5 ** torch.arange(_HALVINGS, dtype=y.dtype, device=y.device)
     slopes = (gradient(y + lengths[:, None] * step) * step).sum(1)
-    chosen = (slopes <= 0.5 * decrement).to(torch.uint8).argmax()
-    return y + lengths[chosen] * step, torch.where(is_descent, decrement, 0.0)
+    chosen = (slopes <= 0.5 * decrement).to(torch.uint8).argmax(0, keepdim=True)
+    return y + lengths.gather(0, chosen) * step, torch.where(is_descent, decrement, 0.0)
 
 
 def has_settled(flag: Bool[Tensor, ""]) -> bool:

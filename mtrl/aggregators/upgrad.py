@@ -51,5 +51,6 @@ class UPGrad(Aggregator):
     def aggregate(self, system: GradientSystem) -> Aggregation:
         """Return the weighted sum of the projected gradients' coefficients, and the coefficients as mixing."""
         assert system.gramian is not None, "the need of this method is the Gramian"
-        coefficients = project(system.gramian, torch.eye(system.num_tasks).to(system.gramian), self.config.reg_eps)
+        single_tasks = torch.ones_like(self.task_weights).diag()
+        coefficients = project(system.gramian, single_tasks, self.config.reg_eps)
         return Aggregation(weights=self.task_weights @ coefficients, mixing=coefficients)
