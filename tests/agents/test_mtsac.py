@@ -26,6 +26,7 @@ from tests.agents.small_agent import (
     every_network,
     snapshot,
 )
+from tests.aggregators.traits import draws_random_numbers, learns, weighs_rows
 
 # ---- acting
 
@@ -81,10 +82,12 @@ def test_update_changes_all_that_learns_and_nothing_else(network_name, method):
     moved = changed(before, snapshot(agent))
     weights = {path for path in before if path.endswith(".weight")} | {"/temperature/log_alpha"}
     assert weights <= moved
-    fixed = ("/generators/act", "/aggregator/", "/param_groups/", "/actor/generator", "/critic/generator")
+    fixed = ("/generators/act", "/param_groups/", "/actor/generator", "/critic/generator")
     kept = {path for path in before if any(part in path for part in fixed)}
-    draws = {"/critic/generator", "/actor/generator"} if method == "pcgrad" else set()
+    draws = {"/critic/generator", "/actor/generator"} if draws_random_numbers(method) else set()
     assert moved & kept == draws
+    for component in ("critic", "actor"):
+        assert any(f"/{component}/aggregator/" in path for path in moved) == learns(method)
     assert "/generators/update" in moved
 
 
@@ -138,6 +141,8 @@ def test_metrics_are_detached_and_per_task(method):
         *("critic_loss", "critic_nonfinite", "critic_weight", "actor_loss", "actor_nonfinite", "actor_weight"),
         *("q", "entropy", "temperature"),
     }
+    if not weighs_rows(method):
+        per_task -= {"critic_weight", "actor_weight"}
     scalars = {"direction_norm/critic", "direction_norm/actor"}
     assert metrics.keys() == per_task | scalars
     assert all(metrics[name].shape == (NUM_TASKS,) for name in per_task)

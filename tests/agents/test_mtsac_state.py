@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from mtrl.aggregators import make
+from mtrl.aggregators.system import GradientSystem
 from tests.agents.small_agent import (
     NUM_TASKS,
     batch_for,
@@ -59,7 +61,11 @@ def test_diagnosis_measures_critic_and_actor(method):
         assert metrics[f"{component}_cosine"].shape == (NUM_TASKS, NUM_TASKS)
         assert 0 <= metrics[f"conflict_share/{component}"] <= 1
         assert metrics[f"condition_number/{component}"] >= 1
-        assert (f"condition_number_after/{component}" in metrics) == (method != "mean")
+        system = GradientSystem(num_tasks=2, losses=torch.ones(2), gramian=torch.eye(2).double(), rows=(torch.eye(2),))
+        aggregator = make(method)
+        aggregator.setup(2, [torch.Size([2])], torch.device("cpu"))
+        replaces_the_rows = aggregator.aggregate(system).mixing is not None
+        assert (f"condition_number_after/{component}" in metrics) == replaces_the_rows
 
 
 def test_condition_number_after_alignment_is_one():
