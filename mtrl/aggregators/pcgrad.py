@@ -31,7 +31,7 @@ class PCGrad(Aggregator):
     def aggregate(self, system: GradientSystem) -> Aggregation:
         """Return the mean of the projected gradients' coefficients, and the coefficients as mixing."""
         assert system.gramian is not None, "the need of this method is the Gramian"
-        orders = _random_orders(system.num_tasks, system.generator, system.gramian.device)
+        orders = random_orders(system.num_tasks, system.generator, system.gramian.device)
         coefficients = project(system.gramian, orders)
         return Aggregation(weights=coefficients.mean(0), mixing=coefficients)
 
@@ -59,9 +59,7 @@ def project(gramian: Float[Tensor, "task task"], orders: Int[Tensor, "task other
     return coefficients
 
 
-def _random_orders(
-    num_tasks: int, generator: torch.Generator | None, device: torch.device
-) -> Int[Tensor, "task other"]:
+def random_orders(num_tasks: int, generator: torch.Generator | None, device: torch.device) -> Int[Tensor, "task other"]:
     """Draw for each task an order of all others."""
     keys = torch.rand(num_tasks, num_tasks, generator=generator, device=device)
     keys.fill_diagonal_(2.0)  # sorts last, and is dropped

@@ -53,3 +53,15 @@ def test_pcgrad_of_two_tasks_is_half_that_of_torchjd(case):
 @pytest.mark.parametrize("case", CASES)
 def test_mean_equals_torchjd(case):
     assert_close(make("mean")(CASES[case]), torchjd.Mean()(CASES[case]), rtol=1e-13, atol=0.0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_config_equals_torchjd(case):
+    jacobian = CASES[case]
+    assert_close(make("config")(jacobian), torchjd.ConFIG()(jacobian), rtol=1e-7, atol=1e-12 * float(jacobian.norm()))
+
+
+@pytest.mark.parametrize("case", FULL_RANK)
+def test_imtl_g_equals_torchjd(case):
+    jacobian = FULL_RANK[case]
+    assert_close(make("imtl_g")(jacobian), torchjd.IMTLG()(jacobian), rtol=1e-7, atol=0.0)

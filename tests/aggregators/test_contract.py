@@ -138,7 +138,7 @@ def test_direction_lies_in_the_span_of_the_gradients(name, case):
     _, singular_values, rows = torch.linalg.svd(unit, full_matrices=False)
     rows = rows[singular_values > 1e-12 * singular_values[0]]
     outside = found - (found @ rows.T) @ rows
-    # Methods that ignore the gradients' lengths return directions of length about one, whatever the input's.
+    # Some methods choose the length of the direction themselves, whatever that of the gradients.
     assert outside.norm() <= 1e-9 * max(jacobian.norm(dim=1).max(), found.norm())
 
 
