@@ -266,6 +266,15 @@ def at_step(monkeypatch, number: int, act) -> None:
     monkeypatch.setattr(Toy, "step", counting)
 
 
+@pytest.fixture
+def python_handles_ctrl_c():
+    """As in a process of its own, whatever tests before have installed or the shell ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_ctrl_c_is_code_130_and_leaves_no_file(capsys, monkeypatch, run):
     at_step(monkeypatch, 30, lambda: signal.raise_signal(signal.SIGINT))
     assert main([str(run)]) == 130
