@@ -5,14 +5,14 @@ import torch
 from torch import Tensor, nn
 
 import mtrl
-from mtrl.aggregators import make, names
-from mtrl.aggregators.base import Aggregator, Need
+from mtrl.aggregators import make
+from mtrl.aggregators.base import Aggregator
 from mtrl.aggregators.mean import Mean
 from mtrl.aggregators.system import Aggregation
-from tests.aggregators.traits import repeats_itself
+from tests.aggregators.traits import repeats_itself, sees_gradients_of_parameters
 
 NUM_TASKS, INPUT_DIM, OUTPUT_DIM, BATCH = 3, 4, 2, 6
-every_method = pytest.mark.parametrize("method", [n for n in names() if make(n).need != Need.REPRESENTATION])
+every_method = pytest.mark.parametrize("method", sees_gradients_of_parameters())
 WEIGHTS = [None, (0.5, 0.3, 0.2), (2.0, 0.0, 1.0)]
 
 
@@ -95,7 +95,7 @@ def test_backward_over_all_shared_parameters_gives_the_unused_one_zeros(method):
     assert all(parameter.grad is None for parameter in model.heads.parameters())
 
 
-@pytest.mark.parametrize("method", [name for name in names() if repeats_itself(name)])
+@pytest.mark.parametrize("method", [name for name in sees_gradients_of_parameters() if repeats_itself(name)])
 def test_backward_accumulates_like_torch(method):
     model = Model()
     aggregator = make(method)

@@ -11,11 +11,12 @@ from mtrl.gradients import Update, aggregate, losses_at, measure, task_gradients
 from mtrl.networks import REGISTRY
 from mtrl.registry import resolve
 from mtrl.timing import Stopwatch
+from tests.aggregators.traits import sees_gradients_of_parameters
 
 NUM_TASKS, INPUT_DIM, OUTPUT_DIM, BATCH = 3, 4, 2, 6
 every_network = pytest.mark.parametrize("network_name", list(REGISTRY))
 # Those that look at a representation, which only some networks name, are in tests/aggregators/test_aligned_ub.py.
-every_method = pytest.mark.parametrize("method", [n for n in names() if make(n).need != Need.REPRESENTATION])
+every_method = pytest.mark.parametrize("method", sees_gradients_of_parameters())
 WEIGHTS = [None, (0.5, 0.3, 0.2), (2.0, 0.0, 1.0)]
 
 

@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 from mtrl.agents.mtsac import MTSAC
-from mtrl.aggregators import make, names
-from mtrl.aggregators.base import Aggregator, Need
+from mtrl.aggregators import make
+from mtrl.aggregators.base import Aggregator
 from mtrl.interfaces import Batch, EnvSpec
 from mtrl.networks import REGISTRY
 from mtrl.registry import resolve
+from tests.aggregators.traits import sees_gradients_of_parameters
 
 NUM_TASKS, OBS_DIM, ACTION_DIM, BATCH = 3, 5, 2, 8
 CPU = torch.device("cpu")
 every_network = pytest.mark.parametrize("network_name", list(REGISTRY))
 # Those that look at a representation, which only some networks name, are in tests/aggregators/test_aligned_ub.py.
-every_method = pytest.mark.parametrize("method", [n for n in names() if make(n).need != Need.REPRESENTATION])
+every_method = pytest.mark.parametrize("method", sees_gradients_of_parameters())
 
 
 def build(

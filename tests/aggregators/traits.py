@@ -2,10 +2,15 @@
 
 import torch
 
-from mtrl.aggregators import make
-from mtrl.aggregators.base import Aggregator
+from mtrl.aggregators import make, names
+from mtrl.aggregators.base import Aggregator, Need
 from mtrl.aggregators.system import Aggregation, GradientSystem
 from tests.aggregators.jacobians import gaussian
+
+
+def sees_gradients_of_parameters() -> list[str]:
+    """Return all methods but those that look at a representation, which only some networks name."""
+    return [name for name in names() if make(name).need != Need.REPRESENTATION]
 
 
 def draws_random_numbers(method: str) -> bool:
