@@ -9,6 +9,7 @@ name and renamed when everything is on the disk, and renamed again before it is 
 """
 
 import os
+import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,8 +76,13 @@ def load(checkpoint: Path, part: str, device: torch.device | str = "cpu") -> Any
 
     Raises:
         FileNotFoundError: The checkpoint has no such part.
+        ValueError: The file cannot be read, as where it is damaged.
     """
-    return _decode(torch.load(checkpoint / f"{part}.pt", map_location=device, weights_only=True))
+    file = checkpoint / f"{part}.pt"
+    try:
+        return _decode(torch.load(file, map_location=device, weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as problem:  # what torch raises on other bytes
+        raise ValueError(f"{file} cannot be read: {type(problem).__name__}: {problem}") from problem
 
 
 def _sweep(folder: Path) -> None:

@@ -5,7 +5,7 @@ Exit codes: 0 done, 2 usage, 3 a number is not finite, 4 environments failed, 13
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -23,29 +23,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training: leaves the cores to the environments
     options = tyro.cli(Options, args=argv, prog="python -m mtrl.evaluate", config=(tyro.conf.FlagCreatePairsOff,))
-    try:
-        return _main(options)
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; nothing was written\n")
-        return EXIT_INTERRUPTED
+    return report_failures(lambda: _main(options))
 
 
-def _main(options: Options) -> int:
+def report_failures(work: Callable[[], None]) -> int:
+    """Do the work; return the exit code, having said on stderr what failed."""
     # Imported only after the command line was found right: torch takes seconds.
     from mtrl.envs.workers import WorkerError
-    from mtrl.loggers import say
     from mtrl.nonfinite import NonFiniteError
-    from mtrl.results import table
 
     try:
-        record, file = evaluate_run(options)
+        work()
     except UsageError as problem:
         error(str(problem))
     except (NonFiniteError, WorkerError) as failure:
         sys.stderr.write(f"\nerror: {failure}\n")
         return EXIT_NONFINITE if isinstance(failure, NonFiniteError) else EXIT_WORKERS
-    say("\n".join([*table(record), f"written to {file}"]))
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; nothing was written\n")
+        return EXIT_INTERRUPTED
     return 0
+
+
+def _main(options: Options) -> None:
+    from mtrl.loggers import say
+    from mtrl.results import table
+
+    record, file = evaluate_run(options)
+    say("\n".join([*table(record), f"written to {file}"]))
 
 
 def evaluate_run(options: Options) -> tuple[dict[str, Any], Path]:

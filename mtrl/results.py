@@ -102,11 +102,15 @@ def table(record: dict[str, Any]) -> list[str]:
 
 
 def _summary(found: Evaluation, tasks: slice) -> dict[str, object]:
-    """Return the rates of some tasks together, as many episodes of each, with intervals of all their episodes."""
+    """Return the rates of some tasks together, as many episodes of each, with intervals over their goals.
+
+    Several episodes of one goal are one trial, of which their mean is the outcome: they are not independent.
+    """
+    num_trials = found.success[tasks].size * np.unique(found.goals).size // len(found.goals)
     summary: dict[str, object] = {"num_episodes": int(found.success[tasks].size)}
     for name, solved in (("success", found.success[tasks]), ("success_at_end", found.success_at_end[tasks])):
         summary[name] = float(np.mean(solved))
-        summary[f"{name}_interval"] = list(wilson(int(solved.sum()), solved.size))
+        summary[f"{name}_interval"] = list(wilson(float(np.mean(solved)) * num_trials, num_trials))
     return summary | {"return": float(np.mean(found.returns[tasks]))}
 
 

@@ -29,11 +29,15 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson(successes: int, trials: int) -> Interval:
+def wilson(successes: float | int, trials: int) -> Interval:
     """Return the 95% interval of a success rate; it has a width also where all or none succeeded.
 
     Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927; without correction
     for continuity.
+
+    Args:
+        successes: Their number; a fraction where trials are themselves means of several episodes.
+        trials: Number of independent trials.
 
     Raises:
         ValueError: There are no trials, or more successes than trials.

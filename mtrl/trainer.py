@@ -318,7 +318,10 @@ class Trainer:
             except Exception as failure:
                 failure.add_note("in the evaluation")
                 if not isinstance(failure, NonFiniteActionError):
-                    self.save()  # an environment failed: what was learned since the last checkpoint must not be lost
+                    try:  # an environment failed: what was learned since the last checkpoint must not be lost
+                        self.save()
+                    except (OSError, NonFiniteError) as other:
+                        failure.add_note(f"(and it could not be saved: {other})")
                 raise
         self._evaluated_at = self.step_count
         self._saved_at = None  # a checkpoint of this step does not know of the evaluation yet

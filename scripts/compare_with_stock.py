@@ -13,6 +13,7 @@ takes about half an hour on an idle core. A run that was cut off continues where
 
 import argparse
 import json
+import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -47,9 +48,11 @@ def main() -> None:
     parser.add_argument("--records", type=Path, default=Path("runs/stock_agreement.jsonl"), help="every episode")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", "Constant.* may be too high")  # from Meta-World's policies
-    about = describe_environment()
+    about: dict[str, Any] = describe_environment()
+    about["command"] = ["scripts/compare_with_stock.py", *sys.argv[1:]]
     args.records.parent.mkdir(parents=True, exist_ok=True)
-    settings = {"goals": args.goals, "goal_seed": args.goal_seed}
+    # What was found with other code or versions is found again.
+    settings = {"goals": args.goals, "goal_seed": args.goal_seed, "commit": about["commit"]} | about["versions"]
     found = _read(args.records, settings)
     with args.records.open("a", encoding="utf-8") as file:
         for task in args.tasks:
@@ -293,7 +296,7 @@ def largest_difference(found: dict[str, Numbers]) -> float:
     return float(np.abs(differences).max())
 
 
-def table(found: dict[str, dict[str, Numbers]], num_goals: int, goal_seed: int, about: dict[str, object]) -> list[str]:
+def table(found: dict[str, dict[str, Numbers]], num_goals: int, goal_seed: int, about: dict[str, Any]) -> list[str]:
     """Return the lines of the report."""
     versions = about["versions"]
     assert isinstance(versions, dict)
@@ -305,7 +308,7 @@ def table(found: dict[str, dict[str, Numbers]], num_goals: int, goal_seed: int, 
 Meta-World's scripted policies on {len(found)} tasks x {num_goals} goals (`MT1(task, seed={goal_seed})`): \
 **{num_equal} of {num_goals * len(found)} episodes equal**.
 
-`python scripts/compare_with_stock.py --output results/stock_agreement.md`, {str(about["time"])[:10]},
+`python {" ".join(map(str, about["command"]))}`, {str(about["time"])[:10]},
 commit {about["commit"]}; {named}.
 
 An episode is *equal* when our evaluator and `metaworld.evaluation.evaluation` agree on whether it was solved and on its
@@ -349,7 +352,7 @@ def _means(numbers: dict[str, Numbers]) -> list[float]:
     return [float(np.mean(column)) for column in columns]
 
 
-def _read(records: Path, settings: dict[str, int]) -> dict[str, dict[str, Numbers]]:
+def _read(records: Path, settings: dict[str, Any]) -> dict[str, dict[str, Numbers]]:
     lines = map(json.loads, records.read_text(encoding="utf-8").splitlines()) if records.exists() else ()
     return {line["task"]: line["found"] for line in lines if settings.items() <= line.items()}
 

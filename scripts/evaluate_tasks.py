@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mtrl.cli import UsageError, error
-from mtrl.evaluate import evaluate_run
+from mtrl.cli import error
+from mtrl.evaluate import evaluate_run, report_failures
 from mtrl.evaluate_options import Options, plan
 from mtrl.statistics import mean_interval
 
@@ -27,10 +27,15 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="evaluate also what has been evaluated")
     parser.add_argument("--workers", type=int)
     args = parser.parse_args()
-    try:
-        records = [_record(Options(run=run, workers=args.workers), again=args.again) for run in args.runs]
-    except UsageError as problem:
-        error(str(problem))
+    if len({run.resolve() for run in args.runs}) < len(args.runs):
+        parser.error("a run is named twice: its results are not independent of themselves")
+    raise SystemExit(report_failures(lambda: _main(args)))
+
+
+def _main(args: argparse.Namespace) -> None:
+    records = [_record(Options(run=run, workers=args.workers), again=args.again) for run in args.runs]
+    if len({record["run"] for record in records}) < len(records):
+        records = [record | {"run": str(run)} for record, run in zip(records, args.runs, strict=True)]
     print("\n".join(table(records, args.metric)))
 
 
@@ -44,8 +49,12 @@ def table(records: list[dict[str, Any]], metric: str) -> list[str]:
     digits = DIGITS[metric]
     tasks = list(records[0]["tasks"])
     for record in records:
-        if set(record["tasks"]) != set(tasks):
-            error(f"{record['run']} has other tasks than {records[0]['run']}: compare runs of the same tasks")
+        for name in ("env", "goal_seed"):
+            if record[name] != records[0][name]:
+                error(
+                    f"{record['run']} has {name} {record[name]} and {records[0]['run']} has {records[0][name]}: "
+                    "compare runs of the same tasks and goals"
+                )
     lines = [
         "| " + " | ".join([metric, *(record["run"] for record in records), "mean", "95% interval"]) + " |",
         "|---" * (len(records) + 3) + "|",
@@ -60,8 +69,11 @@ def table(records: list[dict[str, Any]], metric: str) -> list[str]:
 
 
 def _interval(values: list[float], metric: str) -> str:
-    """Write the interval of the mean over runs; a rate's ends where rates end, and one run has none."""
-    if len(values) == 1:
+    """Write the interval of the mean over runs; a rate's ends where rates end.
+
+    One run has none, and neither have equal ones, whose deviation says nothing.
+    """
+    if len(set(values)) == 1:
         return "-"
     low, high = mean_interval(values)
     if metric != "return":

@@ -28,6 +28,8 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run directories")
     parser.add_argument("--out", type=Path, default=Path("success.png"), help="picture to write")
     args = parser.parse_args()
+    if not args.out.parent.is_dir() or args.out.suffix.lstrip(".") not in plt.figure().canvas.get_supported_filetypes():
+        parser.error(f"--out: expected a picture such as success.png in a folder that exists, got {args.out}")
     curves = {run: _curves(parser, run) for run in args.runs}
     methods = {run: _method(run) for run in args.runs}
     colours = {method: f"C{index}" for index, method in enumerate(dict.fromkeys(methods.values()))}
@@ -60,7 +62,7 @@ def main() -> None:
         row[0].set_ylabel("success")
     counts = {method: sum(found == method for found in methods.values()) for method in colours}
     handles = [
-        Line2D([], [], color=colour, label=f"{name}, {counts[name]} run{'s'[: counts[name] - 1]}")
+        Line2D([], [], color=colour, label=f"{name}, {counts[name]} {'run' if counts[name] == 1 else 'runs'}")
         for name, colour in colours.items()
     ]
     figure.legend(handles=handles, loc="upper right", ncols=len(handles), frameon=False, fontsize=9)
@@ -72,9 +74,10 @@ def main() -> None:
 def _curves(parser: argparse.ArgumentParser, run: Path) -> dict[str, tuple[list[int], list[float]]]:
     """Return per task, and for their mean, the steps of the evaluations and their success."""
     path = run / "metrics.jsonl"
-    if not path.is_file():
-        parser.error(f"{run} is not a run directory: it has no metrics.jsonl")
-    records = [json.loads(line) for line in path.read_text().splitlines()]
+    if not (path.is_file() and (run / "config.yaml").is_file()):
+        parser.error(f"{run} is not a run directory: expected metrics.jsonl and config.yaml there")
+    # A run that is being written may end in a part of a line.
+    records = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
     records = [record for record in records if "success/mean" in record]
     if not records:
         parser.error(f"{run} has no evaluation yet")

@@ -5,6 +5,7 @@ import pytest
 
 from mtrl.evaluator import Evaluation
 from mtrl.results import Scope, is_whole, make_record, table, to_json
+from mtrl.statistics import wilson
 
 FOUND = Evaluation(
     goals=np.array([0, 1, 2, 3]),
@@ -33,6 +34,12 @@ def test_intervals_are_wilsons_of_the_episodes_counted():
     assert record()["tasks"]["reach"]["success_interval"] == pytest.approx([0.510109, 1.0], abs=1e-6)
     # 5 of 8: center (0.625 + 0.240091) / 1.480182 = 0.584449, half 1.324137 * sqrt(0.029297 + 0.015006) = 0.278709
     assert record()["mean"]["success_interval"] == pytest.approx([0.305740, 0.863158], abs=1e-5)
+
+
+def test_episodes_of_one_goal_are_one_trial():
+    twice = FOUND._replace(goals=np.array([0, 0, 1, 1]))
+    task = make_record(WHOLE, twice, {"run": "r", "step": 12})["tasks"]["push"]
+    assert task["success_interval"] == pytest.approx(list(wilson(0.5, 2)))
 
 
 def test_every_episode_stands_in_a_line_of_its_own():

@@ -65,9 +65,11 @@ def test_the_agent_learns_and_acts_as_on_standardised_observations(network_name)
     outside.fit_once(batches[0].obs)
     inside, plain = build(network_name, "aligned", min_obs_std=0.1), build(network_name, "aligned")
     for batch in batches:
-        inside.diagnose(batch)
+        standardised = batch._replace(obs=outside(batch.obs), next_obs=outside(batch.next_obs))
         inside.update(batch)
-        plain.update(batch._replace(obs=outside(batch.obs), next_obs=outside(batch.next_obs)))
+        plain.update(standardised)
+        found, expected = inside.diagnose(batch), plain.diagnose(standardised)
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert changed(parameters(inside), parameters(plain)) == set()
     obs = batches[1].obs
     assert torch.equal(inside.act_deterministic(obs), plain.act_deterministic(outside(obs)))
