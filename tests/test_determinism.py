@@ -12,19 +12,8 @@ from tests.test_train import MUJOCO, TINY, unchanged_process  # noqa: F401 - a f
 from tests.test_trainer import assert_same_state
 
 TOY = [
-    *(
-        "--env",
-        "toy",
-        "--total-steps",
-        "240",
-        "--warmup-steps",
-        "25",
-        "--envs-per-task",
-        "2",
-        "--checkpoint-every",
-        "80",
-    ),
-    *("--eval-every", "240", "--eval-goals", "2", "--log-every", "240", *TINY),
+    *("--env", "toy", "--total-steps", "240", "--warmup-steps", "25", "--envs-per-task", "2"),
+    *("--checkpoint-every", "80", "--eval-every", "240", "--eval-goals", "2", "--log-every", "240", *TINY),
 ]
 
 TIMES = ("time", "speed/", "time_share/")

@@ -27,20 +27,8 @@ FAULTY = [
 
 # Vector steps are 4 environment steps; updates come from step 40 on.
 TOY = [
-    *(
-        "--env",
-        "toy",
-        "--aggregator",
-        "aligned",
-        "--envs-per-task",
-        "1",
-        "--total-steps",
-        "80",
-        "--warmup-steps",
-        "10",
-        "--eval-every",
-        "0",
-    ),
+    *("--env", "toy", "--aggregator", "aligned", "--envs-per-task", "1", "--total-steps", "80"),
+    *("--warmup-steps", "10", "--eval-every", "0"),
     *("--log-every", "20", "--checkpoint-every", "20", "--device", "cpu"),
     *("--network.hidden-dims", "8", "--agent.batch-size", "2"),
 ]
