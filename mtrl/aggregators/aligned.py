@@ -1,6 +1,5 @@
 """Aligned-MTL: make the gradient system orthonormal up to a common scale, then sum it with the task weights."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,13 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtrl.aggregators.base import Aggregator, check_task_weights, resolve_task_weights
+from mtrl.aggregators.base import WeightedAggregator, check_task_weights
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 ScaleMode = Literal["min", "median", "rmse"]
 
 
-class Aligned(Aggregator):
+class Aligned(WeightedAggregator):
     """Align the orthogonal components of the gradient system (Aligned-MTL).
 
     With the Gramian G = V diag(lambda) V^T of the task gradients J, the balance matrix B = s V diag(lambda^-1/2) V^T
@@ -46,16 +45,9 @@ class Aligned(Aggregator):
             if self.rank_eps is not None and not 0 < self.rank_eps < 1:
                 raise ValueError(f"rank_eps must lie between 0 and 1, got {self.rank_eps}")
 
-    task_weights: Tensor
-
     def __init__(self, config: Config) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
-
-    def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
-        """Place the task weights on the device."""
-        super().setup(num_tasks, shapes, device)
-        self.register_buffer("task_weights", resolve_task_weights(self.config.weights, num_tasks, device))
 
     def aggregate(self, system: GradientSystem) -> Aggregation:
         """Return B w as weights and B as mixing."""

@@ -1,17 +1,13 @@
 """Aligned-MTL-UB: align the gradients of the representation that all tasks share, instead of the parameters'."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from mtrl.aggregators.aligned import ScaleMode, balance_matrix
-from mtrl.aggregators.base import Aggregator, Need, check_task_weights, resolve_task_weights
+from mtrl.aggregators.base import Need, WeightedAggregator, check_task_weights
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 
-class AlignedUB(Aggregator):
+class AlignedUB(WeightedAggregator):
     """Align the task gradients of the encoder's output H (Aligned-MTL-UB).
 
     With Z the gradients dL_i/dH in rows and B the balance matrix of Z Z^T, the encoder is descended along the pullback
@@ -51,16 +47,9 @@ class AlignedUB(Aggregator):
             if self.rank_eps is not None and not 0 < self.rank_eps < 1:
                 raise ValueError(f"rank_eps must lie between 0 and 1, got {self.rank_eps}")
 
-    task_weights: Tensor
-
     def __init__(self, config: Config) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
-
-    def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
-        """Place the task weights on the device."""
-        super().setup(num_tasks, shapes, device)
-        self.register_buffer("task_weights", resolve_task_weights(self.config.weights, num_tasks, device))
 
     def aggregate(self, system: GradientSystem) -> Aggregation:
         """Return B w as weights and B as mixing."""

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -112,6 +113,30 @@ class Aggregator(nn.Module, ABC):
         if self._own_generator is None:
             self._own_generator = torch.Generator(device).manual_seed(0)
         return self._own_generator
+
+
+class HasTaskWeights(Protocol):
+    """Configuration of a method with a weight per task."""
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """Weight of each task, or None for equal ones."""
+        ...
+
+
+class WeightedAggregator(Aggregator):
+    """A method with a weight per task, `task_weights`: those of its configuration, by default 1/T each."""
+
+    task_weights: Tensor
+
+    def __init__(self, config: HasTaskWeights) -> None:
+        super().__init__()
+        self._weights = config.weights
+
+    def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
+        """Place the task weights on the device."""
+        super().setup(num_tasks, shapes, device)
+        self.register_buffer("task_weights", resolve_task_weights(self._weights, num_tasks, device))
 
 
 def apply(aggregation: Aggregation, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:

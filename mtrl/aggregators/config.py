@@ -1,17 +1,15 @@
 """ConFIG: the direction at chosen angles to all task gradients, as long as their projections onto it together."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from mtrl.aggregators.base import Aggregator, check_task_weights, resolve_task_weights
+from mtrl.aggregators.base import WeightedAggregator, check_task_weights
 from mtrl.aggregators.solvers import solve_cosines, unit_system
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 
-class ConFIG(Aggregator):
+class ConFIG(WeightedAggregator):
     """Take the direction that makes the same angle with all task gradients (conflict-free inverse gradients).
 
     x = pinv(U) w has <u_i, x> = w_i for independent unit gradients u_i, so it conflicts with none; dependent ones are
@@ -34,16 +32,9 @@ class ConFIG(Aggregator):
             """Check what does not depend on the number of tasks."""
             check_task_weights(self.weights)
 
-    task_weights: Tensor
-
     def __init__(self, config: Config) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
-
-    def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
-        """Place the task weights on the device."""
-        super().setup(num_tasks, shapes, device)
-        self.register_buffer("task_weights", resolve_task_weights(self.config.weights, num_tasks, device))
 
     def aggregate(self, system: GradientSystem) -> Aggregation:
         """Return the weights of the rows that add up to d."""

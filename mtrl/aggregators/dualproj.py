@@ -1,18 +1,17 @@
 """DualProj: the mean gradient, projected onto the directions that conflict with no task."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtrl.aggregators.base import Aggregator, check_task_weights, resolve_task_weights
+from mtrl.aggregators.base import WeightedAggregator, check_task_weights
 from mtrl.aggregators.solvers import minimize_quadratic, unit_system
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 
-class DualProj(Aggregator):
+class DualProj(WeightedAggregator):
     """Project the weighted mean of the task gradients onto the cone of directions that agree with every one of them.
 
     The weights are v = argmin v^T G~ v over v >= w, with G~ = G / trace(G) + reg_eps I. Up to the regularisation
@@ -38,16 +37,9 @@ class DualProj(Aggregator):
             check_task_weights(self.weights)
             check_reg_eps(self.reg_eps)
 
-    task_weights: Tensor
-
     def __init__(self, config: Config) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
-
-    def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
-        """Place the task weights on the device."""
-        super().setup(num_tasks, shapes, device)
-        self.register_buffer("task_weights", resolve_task_weights(self.config.weights, num_tasks, device))
 
     def aggregate(self, system: GradientSystem) -> Aggregation:
         """Return the projected weights."""

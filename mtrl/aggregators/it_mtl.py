@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mtrl.aggregators import make
-from mtrl.aggregators.base import Aggregator, Need, check_task_weights, resolve_task_weights
+from mtrl.aggregators.base import Aggregator, Need, WeightedAggregator, check_task_weights
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 Evaluation = Literal["first_order", "lookahead"]
@@ -19,7 +19,7 @@ Candidates = Literal["subsets", "leave_one_out"]
 _FEW_TASKS, _MOST_TASKS = 4, 10
 
 
-class ITMTL(Aggregator):
+class ITMTL(WeightedAggregator):
     """Take the mean over the subset of task gradients with the greatest total transference (IT-MTL).
 
     A candidate direction d, such as sum_{i in S} g_i / T for a subset S of the tasks, is worth
@@ -63,11 +63,10 @@ class ITMTL(Aggregator):
                 if not 0 < getattr(self, name) < float("inf"):
                     raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
 
-    task_weights: Tensor
     members: Tensor
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         self.need = Need.LOOKAHEAD if config.evaluation == "lookahead" else Need.GRAMIAN
         self.combined = nn.ModuleList([_competitor(name) for name in config.combined])
@@ -75,7 +74,6 @@ class ITMTL(Aggregator):
     def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
         """Place the task weights and the subsets on the device."""
         super().setup(num_tasks, shapes, device)
-        self.register_buffer("task_weights", resolve_task_weights(self.config.weights, num_tasks, device))
         members = torch.zeros(0, num_tasks) if self._finds_the_best_subset() else self._subsets(num_tasks)
         self.register_buffer("members", members.to(device, torch.float64), persistent=False)
         for method in self._competitors():

@@ -1,17 +1,15 @@
 """UPGrad: each task gradient projected onto the directions that conflict with no task, then averaged."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from mtrl.aggregators.base import Aggregator, check_task_weights, resolve_task_weights
+from mtrl.aggregators.base import WeightedAggregator, check_task_weights
 from mtrl.aggregators.dualproj import check_reg_eps, project
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 
-class UPGrad(Aggregator):
+class UPGrad(WeightedAggregator):
     """Project each task gradient onto the cone of directions that agree with every task, and average the results.
 
     Gradient i becomes J^T v_i, v_i = argmin v^T G~ v over v >= e_i, with G~ = G / trace(G) + reg_eps I. Up to the
@@ -37,16 +35,9 @@ class UPGrad(Aggregator):
             check_task_weights(self.weights)
             check_reg_eps(self.reg_eps)
 
-    task_weights: Tensor
-
     def __init__(self, config: Config) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
-
-    def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
-        """Place the task weights on the device."""
-        super().setup(num_tasks, shapes, device)
-        self.register_buffer("task_weights", resolve_task_weights(self.config.weights, num_tasks, device))
 
     def aggregate(self, system: GradientSystem) -> Aggregation:
         """Return the weighted sum of the projected gradients' coefficients, and the coefficients as mixing."""
