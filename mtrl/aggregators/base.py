@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -115,6 +115,7 @@ class Aggregator(nn.Module, ABC):
         return self._own_generator
 
 
+@runtime_checkable
 class HasTaskWeights(Protocol):
     """Configuration of a method with a weight per task."""
 
