@@ -188,3 +188,19 @@ def test_aligned_is_walked_with_preferences_too():
 def test_unknown_method_is_refused_before_anything_is_walked(capsys):
     assert landscape.main(["--methods", "mean", "algned"]) == 2
     assert "'aligned'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--plot", "walks.pdff"], ["--steps", "0"]])
+def test_a_wrong_flag_is_refused_before_anything_is_walked(capsys, flags):
+    with pytest.raises(SystemExit) as caught:
+        landscape.main(["--methods", "mean", *flags])
+    assert caught.value.code == 2
+    assert flags[0] in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_missing_matplotlib_is_said_before_anything_is_walked(capsys, monkeypatch):
+    monkeypatch.setattr(landscape, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as caught:
+        landscape.main(["--methods", "mean"])
+    assert caught.value.code == 2
+    assert "extra 'plots'" in capsys.readouterr().err
