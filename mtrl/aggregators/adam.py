@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-_DECAY, _SQUARE_DECAY, _EPS = 0.9, 0.999, 1e-8
+_DECAY, _SQUARE_DECAY = 0.9, 0.999
 """The defaults of torch's Adam, which all official codes use."""
 
 
@@ -29,12 +29,13 @@ class AdamVector(nn.Module):
         device: torch.device,
         *,
         lr: float,
+        eps: float = 1e-8,
         weight_decay: float = 0.0,
         bound: float = float("inf"),
     ) -> None:
-        """Start at zero; the values stay between -bound and bound."""
+        """Start at zero; the values stay between -bound and bound. One that never had a slope stays, also at eps 0."""
         super().__init__()
-        self.lr, self.weight_decay, self.bound = lr, weight_decay, bound
+        self.lr, self.eps, self.weight_decay, self.bound = lr, eps, weight_decay, bound
         for name in ("values", "average", "average_square"):
             self.register_buffer(name, torch.zeros(num_tasks, dtype=torch.float64, device=device))
         self.register_buffer("step_count", torch.zeros((), dtype=torch.float64, device=device))
@@ -47,4 +48,5 @@ class AdamVector(nn.Module):
         self.average_square.lerp_(gradient.square(), 1 - _SQUARE_DECAY)
         average = self.average / (1 - _DECAY**self.step_count)
         root = (self.average_square / (1 - _SQUARE_DECAY**self.step_count)).sqrt()
-        self.values.sub_(self.lr * average / (root + _EPS)).clamp_(-self.bound, self.bound)
+        step = torch.where(root > 0, average / (root + self.eps), 0.0)
+        self.values.sub_(self.lr * step).clamp_(-self.bound, self.bound)

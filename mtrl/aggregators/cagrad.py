@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtrl.aggregators.base import Aggregator
-from mtrl.aggregators.solvers import has_settled, newton_step, unit_system
+from mtrl.aggregators.solvers import is_known, newton_step, unit_system
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 Rescale = Literal["none", "linear", "square"]
@@ -112,7 +112,7 @@ def ball_step(
         hessian = curvature + 4 * torch.outer(b, b) + torch.diag(barrier / y**2 + 1e-15)
         y, decrement = newton_step(y, gradient, hessian)
         # Relative to the barrier, as the curvature is in directions that nothing but the barrier decides.
-        if has_settled((barrier <= _LAST_BARRIER) & (decrement <= _SETTLED_DECREMENT * barrier)):
+        if is_known((barrier <= _LAST_BARRIER) & (decrement <= _SETTLED_DECREMENT * barrier)):
             break
         barrier = torch.where(decrement < barrier, _BARRIER_FACTOR * barrier, barrier).clamp(min=_LAST_BARRIER)
     length = ((y @ cosines @ y).clamp(min=0) + _CANCELLED**2).sqrt()

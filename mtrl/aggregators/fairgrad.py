@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtrl.aggregators.base import Aggregator
-from mtrl.aggregators.solvers import clip_weights, has_settled, newton_step, unit_system
+from mtrl.aggregators.solvers import clip_weights, is_known, newton_step, unit_system
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 Solver = Literal["exact", "sgd"]
@@ -84,7 +84,7 @@ def fair_weights(gramian: Float[Tensor, "task task"], alpha: float) -> Float[Ten
     for _ in range(_NEWTON_STEPS):
         hessian = matrix + torch.diag(gain * b ** (-1 / alpha - 1) / alpha)
         b, decrement = newton_step(b, lambda b: b @ matrix - gain * b ** (-1 / alpha), hessian)
-        if has_settled(decrement <= _SETTLED_DECREMENT * gain.amax()):
+        if is_known(decrement <= _SETTLED_DECREMENT * gain.amax()):
             break
     return torch.where(is_nonzero, b * norms ** (-2 * alpha / (1 + alpha)), 0.0)
 

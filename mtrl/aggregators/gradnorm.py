@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from mtrl.aggregators.adam import AdamVector
 from mtrl.aggregators.base import Aggregator
 from mtrl.aggregators.solvers import unit_system
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
-_BETAS = (0.9, 0.999)  # of Adam, torch's defaults
 _SUM_EPS = 1e-8  # added to the sum of the weights, as in the public code
 
 
@@ -45,11 +44,7 @@ class GradNorm(Aggregator):
             if not 0 < self.lr < float("inf"):
                 raise ValueError(f"lr must be finite and positive, got {self.lr}")
 
-    raw: Tensor
     first_losses: Tensor
-    first_moment: Tensor
-    second_moment: Tensor
-    num_updates: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -58,11 +53,9 @@ class GradNorm(Aggregator):
     def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
         """Start with equal weights and no losses seen."""
         super().setup(num_tasks, shapes, device)
-        zeros = torch.zeros(num_tasks, dtype=torch.float64, device=device)
-        self.register_buffer("raw", zeros + 1)
-        for name in ("first_losses", "first_moment", "second_moment"):
-            self.register_buffer(name, zeros.clone())
-        self.register_buffer("num_updates", torch.zeros((), dtype=torch.float64, device=device))
+        self.raw = AdamVector(num_tasks, device, lr=self.config.lr, eps=0.0)
+        self.raw.values.fill_(1)
+        self.register_buffer("first_losses", torch.zeros(num_tasks, dtype=torch.float64, device=device))
 
     def aggregate(self, system: GradientSystem) -> Aggregation:
         """Return the weights before they are trained on this update.
@@ -74,33 +67,23 @@ class GradNorm(Aggregator):
         if system.losses is None and self.config.alpha > 0:
             raise ValueError(f"losses are needed for alpha = {self.config.alpha}; only alpha = 0 does without")
         _, norms, is_nonzero = unit_system(system.gramian)
-        total = self.raw.clamp(min=0).sum() + _SUM_EPS
-        weights = self.raw.clamp(min=0) / total
+        raw = self.raw.values.clamp(min=0)
+        total = raw.sum() + _SUM_EPS
+        weights = raw / total
         lengths = weights * norms * is_nonzero
         target = lengths.sum() / is_nonzero.sum().clamp(min=1) * self._relative_rates(system.losses, is_nonzero)
         slope = torch.sign(lengths - target) * norms * is_nonzero  # of the absolute deviations, by the weights
         # By the raw weights, through weights = max(raw, 0) / total.
-        self._adam((slope - slope @ weights) / total * (self.raw > 0))
+        self.raw.step((slope - slope @ weights) / total * (raw > 0))
         return Aggregation(weights * is_nonzero)
 
     def _relative_rates(self, losses: Tensor | None, is_nonzero: Tensor) -> Tensor:
         """Return r^alpha; 1 without losses, and losses below 0 count as 0."""
         if losses is None:
-            return torch.ones_like(self.raw)
+            return torch.ones_like(self.first_losses)
         losses = losses.double()
-        self.first_losses.copy_(torch.where(self.num_updates == 0, losses, self.first_losses))
+        self.first_losses.copy_(torch.where(self.raw.step_count == 0, losses, self.first_losses))
         is_positive = self.first_losses > 0
         ratios = torch.where(is_positive, losses / torch.where(is_positive, self.first_losses, 1.0), 1.0).clamp(min=0)
         mean = (ratios * is_nonzero).sum() / is_nonzero.sum().clamp(min=1)
         return torch.where(mean > 0, ratios / torch.where(mean > 0, mean, 1.0), 1.0) ** self.config.alpha
-
-    def _adam(self, slope: Float[Tensor, " task"]) -> None:
-        """Make one step of Adam without epsilon; a weight that never had a slope stays."""
-        self.num_updates.add_(1)
-        self.first_moment.lerp_(slope, 1 - _BETAS[0])
-        self.second_moment.lerp_(slope.square(), 1 - _BETAS[1])
-        mean = self.first_moment / (1 - _BETAS[0] ** self.num_updates)
-        deviation = (self.second_moment / (1 - _BETAS[1] ** self.num_updates)).sqrt()
-        self.raw.sub_(
-            self.config.lr * torch.where(deviation > 0, mean / torch.where(deviation > 0, deviation, 1.0), 0.0)
-        )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mtrl.aggregators.base import Aggregator
 from mtrl.aggregators.fairgrad import fair_weights
-from mtrl.aggregators.solvers import clip_weights
+from mtrl.aggregators.solvers import clip_weights, is_known
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 
@@ -58,9 +58,11 @@ class NashMTL(Aggregator):
     def aggregate(self, system: GradientSystem) -> Aggregation:
         """Return the bargaining weights, of this update or kept from an earlier one, clipped to this one's Gramian."""
         assert system.gramian is not None, "the need of this method is the Gramian"
-        is_due = self.num_updates % self.config.update_every == 0
-        # Solved every time: to know whether it is due would mean to wait for the device.
-        weights = torch.where(is_due, fair_weights(system.gramian, alpha=1.0), self.kept)
+        is_kept = self.num_updates % self.config.update_every != 0
+        # Solved every time where asking whether it is due would mean to wait for the device.
+        weights = self.kept.clone()
+        if not is_known(is_kept):
+            weights = torch.where(is_kept, weights, fair_weights(system.gramian, alpha=1.0))
         self.kept.copy_(weights)
         self.num_updates.add_(1)
         return Aggregation(clip_weights(weights, system.gramian, self.config.max_norm))

@@ -82,7 +82,7 @@ def minimize_quadratic(
     x, slack = torch.ones_like(slope), torch.ones_like(slope)
     for _ in range(_QUADRATIC_STEPS):
         gap = (x * slack).mean(-1, keepdim=True)
-        if has_settled((gap <= _SETTLED_GAP).all()):
+        if is_known((gap <= _SETTLED_GAP).all()):
             break
         residual = x @ Q + slope - slack
         factor, failed = torch.linalg.cholesky_ex(Q + torch.diag_embed(slack / x))
@@ -143,8 +143,8 @@ def newton_step(
     return y + lengths.gather(0, chosen) * step, torch.where(is_descent, decrement, 0.0)
 
 
-def has_settled(flag: Bool[Tensor, ""]) -> bool:
-    """Say whether a loop may stop; always False where the answer would have to be waited for."""
+def is_known(flag: Bool[Tensor, ""]) -> bool:
+    """Say whether the flag is set; always False where the answer would have to be waited for."""
     return flag.device.type == "cpu" and bool(flag)
 
 

@@ -22,7 +22,7 @@ def test_weights_start_equal_and_move_by_the_learning_rate():
     # Lengths 1 and 3: the first weight has to grow, the second to shrink. Adam's first step has length lr.
     aggregator = make("gradnorm", lr=0.01)
     assert torch.allclose(train(aggregator, tensor(1, 3), None, 1), tensor(0.5, 0.5), rtol=1e-7)
-    assert torch.allclose(aggregator.get_buffer("raw"), tensor(1.01, 0.99), rtol=1e-12)
+    assert torch.allclose(aggregator.get_buffer("raw.values"), tensor(1.01, 0.99), rtol=1e-12)
     assert torch.allclose(train(aggregator, tensor(1, 3), None, 1), tensor(0.505, 0.495), rtol=1e-7)
 
 
@@ -58,7 +58,7 @@ def test_zero_gradient_does_not_enter_the_target():
     with_zero, without = make("gradnorm"), make("gradnorm")
     train(with_zero, tensor(1, 0, 3), None, 1)
     train(without, tensor(1, 3), None, 1)
-    assert torch.allclose(with_zero.get_buffer("raw")[[0, 2]], without.get_buffer("raw"), rtol=1e-12)
+    assert torch.allclose(with_zero.get_buffer("raw.values")[[0, 2]], without.get_buffer("raw.values"), rtol=1e-12)
 
 
 def test_alpha_asks_for_losses():

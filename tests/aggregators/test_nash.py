@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from mtrl.aggregators import make
+from mtrl.aggregators import make, nash
 from tests.aggregators.jacobians import FULL_RANK, gaussian
 from tests.aggregators.strategies import few, jacobians
 from tests.aggregators.weights import weights_of
@@ -60,6 +60,16 @@ def test_weights_are_kept_for_as_many_updates_as_asked_for():
     solved = [weights_of(make("nash", max_norm=None), gaussian(3, 8, seed)) for seed in range(7)]
     for step, weights in enumerate(found):
         assert torch.equal(weights, solved[step - step % 3])
+
+
+def test_kept_weights_cost_no_solution(monkeypatch):
+    solved = []
+    solve = nash.fair_weights
+    monkeypatch.setattr(nash, "fair_weights", lambda *args, **options: solved.append(1) or solve(*args, **options))
+    aggregator = make("nash", update_every=3)
+    for seed in range(7):
+        aggregator(gaussian(3, 8, seed))
+    assert len(solved) == 3
 
 
 def test_kept_weights_are_clipped_to_the_present_gradients():

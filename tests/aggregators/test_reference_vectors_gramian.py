@@ -300,4 +300,4 @@ def test_gradnorm_trains_its_weights_as_the_public_code(vector):
         found = weights_of(aggregator, (1 + 0.1 * step) * vector.jacobian, tensor(losses))
         # The public weights sum to the number of tasks.
         assert_close(num_tasks * found, tensor(weights), rtol=vector.rtol, atol=0.0)
-    assert_close(aggregator.get_buffer("raw"), tensor(vector.entry["raw"]), rtol=vector.rtol, atol=0.0)
+    assert_close(aggregator.get_buffer("raw.values"), tensor(vector.entry["raw"]), rtol=vector.rtol, atol=0.0)

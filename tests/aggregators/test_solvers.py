@@ -123,5 +123,5 @@ def test_loops_that_do_not_stop_early_give_the_same(monkeypatch, name, case):
     jacobian = (FULL_RANK | DEGENERATE)[case]
     expected = make(name)(jacobian)
     for module in (cagrad, fairgrad, solvers):
-        monkeypatch.setattr(module, "has_settled", lambda flag: False)
+        monkeypatch.setattr(module, "is_known", lambda flag: False)
     assert (make(name)(jacobian) - expected).norm() <= 1e-8 * max(jacobian.norm(), 1)
