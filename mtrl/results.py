@@ -92,13 +92,15 @@ def is_whole(file: Path) -> bool:
 
 
 def table(record: dict[str, Any]) -> list[str]:
-    """Return the lines to print: what was evaluated, one line per task, the mean over tasks."""
-    rows = [*record["tasks"].items(), ("mean", record["mean"])]
-    width = max(len(name) for name, _ in rows)
+    """Return the lines to print: what was evaluated, one line per task, the mean over tasks; of one task its goals."""
+    rows = {name: _row(summary) for name, summary in record["tasks"].items()}
+    rows |= _goal_rows(record["episodes"]) if len(rows) == 1 else {"mean": _row(record["mean"])}
+    width = max(map(len, rows))
     interval = f"{100 * record['confidence']:.0f}% interval"
     header = f"{'task':<{width}}  success  {interval:<14}  at end  {interval:<14}  {'return':>10}  episodes"
-    title = f"{record['run']}, step {record['step']:,}: {record['policy']} policy, {record['num_goals']} goals per task"
-    return [title, header, *(f"{name:<{width}}  {_row(summary)}" for name, summary in rows)]
+    goals = "1 goal" if record["num_goals"] == 1 else f"{record['num_goals']} goals"
+    title = f"{record['run']}, step {record['step']:,}: {record['policy']} policy, {goals} per task"
+    return [title, header, *(f"{name:<{width}}  {row}" for name, row in rows.items())]
 
 
 def _summary(found: Evaluation, tasks: slice) -> dict[str, object]:
@@ -120,6 +122,18 @@ def _row(summary: dict[str, Any]) -> str:
         f"{summary['success']:7.3f}  {intervals[0]}  {summary['success_at_end']:6.3f}  {intervals[1]}  "
         f"{summary['return']:10.1f}  {summary['num_episodes']:8,}"
     )
+
+
+def _goal_rows(episodes: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Return one row per goal, without intervals, from the episodes of one task."""
+    rows = {}
+    for goal in dict.fromkeys(episode["goal"] for episode in episodes):
+        own = [episode for episode in episodes if episode["goal"] == goal]
+        success, at_end, returns = (
+            sum(episode[name] for episode in own) / len(own) for name in ("success", "success_at_end", "return")
+        )
+        rows[f"goal {goal}"] = f"{success:7.3f}  {'':<14}  {at_end:6.3f}  {'':<14}  {returns:10.1f}  {len(own):8,}"
+    return rows
 
 
 def _interval(ends: Sequence[float]) -> str:

@@ -16,8 +16,12 @@ FOUND = Evaluation(
 WHOLE = Scope(tasks=("reach", "push"), num_goals=4, is_whole=True)
 
 
+def record_of(scope, found):
+    return make_record(scope, found, {"run": "r", "step": 12})
+
+
 def record(scope=WHOLE):
-    return make_record(scope, FOUND, {"run": "r", "step": 12})
+    return record_of(scope, FOUND)
 
 
 def test_rates_and_means_are_per_task_and_over_all():
@@ -38,7 +42,7 @@ def test_intervals_are_wilsons_of_the_episodes_counted():
 
 def test_episodes_of_one_goal_are_one_trial():
     twice = FOUND._replace(goals=np.array([0, 0, 1, 1]))
-    task = make_record(WHOLE, twice, {"run": "r", "step": 12})["tasks"]["push"]
+    task = record_of(WHOLE, twice)["tasks"]["push"]
     assert task["success_interval"] == pytest.approx(list(wilson(0.5, 2)))
 
 
@@ -57,6 +61,17 @@ def test_the_table_shows_what_the_record_holds():
     assert push.split()[:2] == ["push", "0.250"]
     assert mean.split()[:2] == ["mean", "0.625"]
     assert len({len(line) for line in (header, reach, push, mean)}) == 1
+
+
+def test_the_table_of_one_task_shows_its_goals():
+    scope = Scope(tasks=("push",), num_goals=2, episodes=2, seed=0, is_whole=False)
+    found = Evaluation(np.array([0, 0, 1, 1]), *(column[1:] for column in FOUND[1:]))
+    title, header, push, first, second = table(record_of(scope, found))
+    assert title == "r, step 12: sampled policy, 2 goals per task"
+    assert push.split()[:2] == ["push", "0.250"]
+    assert first.split() == ["goal", "0", "0.500", "0.000", "15.0", "2"]
+    assert second.split() == ["goal", "1", "0.000", "0.000", "35.0", "2"]
+    assert len({len(line) for line in (header, push, first, second)}) == 1
 
 
 def test_every_scope_has_a_file_of_its_own():
