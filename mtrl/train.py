@@ -101,16 +101,17 @@ def build(settings: "Settings") -> "Trainer":
 
 def _report(failure: Exception, run_dir: Path | None) -> None:
     """Say what ended the run and when, in one sentence; then its details, and how to go on."""
-    from mtrl.checkpoint import latest
+    from mtrl.checkpoint import by_step
 
     headline, _, details = str(failure).partition("\n")
     sentence = ", ".join([headline, " ".join(getattr(failure, "__notes__", ()))]).removesuffix(", ")
     paragraphs = [f"error: {sentence}", details.strip()]
     if run_dir is None:
         paragraphs.append("the run has not begun: give the same command again when this is mended")
-    elif checkpoint := latest(run_dir / "checkpoints"):
-        step = f"{int(checkpoint.name.removeprefix('.old-')):,}"
-        paragraphs.append(f"the last checkpoint is of step {step}; continue from it with --resume {run_dir}")
+    elif checkpoints := by_step(run_dir / "checkpoints"):
+        paragraphs.append(
+            f"the last checkpoint is of step {max(checkpoints):,}; continue from it with --resume {run_dir}"
+        )
     else:
         paragraphs.append("there is no checkpoint to continue from yet; start the run again")
     sys.stderr.write("\n" + "\n\n".join(filter(None, paragraphs)) + "\n")

@@ -54,6 +54,21 @@ def newest(folder):
     return found
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_file_cut_short_is_refused_by_name(tmp_path, share):
+    file = checkpoint.save(tmp_path, 1, {"agent": TREE}) / "agent.pt"
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(ValueError, match=r"agent\.pt cannot be read"):
+        checkpoint.load(file.parent, "agent")
+
+
+@pytest.mark.parametrize("content", [b"other bytes", b"junk" * 9, b"h\x00" * 9])
+def test_a_file_of_something_else_is_refused_by_name(tmp_path, content):
+    (tmp_path / "agent.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"agent\.pt cannot be read"):
+        checkpoint.load(tmp_path, "agent")
+
+
 def test_only_the_newest_two_are_kept(tmp_path):
     for step in (5, 40, 300):
         checkpoint.save(tmp_path, step, {"agent": {"step": step}})

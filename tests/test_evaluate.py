@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mtrl import checkpoint, cli, train
+from mtrl.agents.mtsac import MTSAC
 from mtrl.assembly import make_agent, make_env
 from mtrl.envs.toy import Toy
 from mtrl.envs.workers import WorkerError
@@ -289,4 +290,12 @@ def test_failed_environments_are_code_4_and_leave_no_file(capsys, monkeypatch, r
     at_step(monkeypatch, 30, fail)
     assert main([str(run)]) == 4
     assert "error: task 'reach-east', env 0: failed" in capsys.readouterr().err
+    assert not (run / "evaluations").exists()
+
+
+def test_an_action_that_is_no_number_is_code_3_and_leaves_no_file(capsys, monkeypatch, run):
+    act = MTSAC.act_deterministic
+    monkeypatch.setattr(MTSAC, "act_deterministic", lambda self, obs: act(self, obs) * float("nan"))
+    assert main([str(run)]) == 3
+    assert "error: action of task 'reach-east', environment 0" in capsys.readouterr().err
     assert not (run / "evaluations").exists()

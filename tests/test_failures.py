@@ -12,7 +12,9 @@ from mtrl import envs
 from mtrl.agents.losses import td_target
 from mtrl.agents.mtsac import MTSAC
 from mtrl.checkpoint import latest, load
+from mtrl.nonfinite import NonFiniteError
 from mtrl.train import main
+from mtrl.trainer import Trainer
 from tests.envs.fakes import NUM_GOALS
 from tests.envs.faulty import TIMEOUT
 from tests.envs.harness import TASK_NAMES, wait_until_gone
@@ -176,6 +178,20 @@ def test_an_action_that_is_no_number_is_named(capsys, monkeypatch, run_dir):
     error = capsys.readouterr().err
     assert sentence in error
     assert_can_go_on(run_dir, error, saved=40, logged=40, until=60)
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [(OSError("no space"), "no space"), (NonFiniteError("critic loss is nan"), "critic loss is nan")],
+)
+def test_what_cannot_be_saved_does_not_hide_the_failure(run_faulty, monkeypatch, problem, words):
+    def save(trainer):
+        raise problem
+
+    monkeypatch.setattr(Trainer, "save", save)
+    found, error = run_faulty("raising_in_evaluation", "--eval-every", "24", "--checkpoint-every", "0")
+    assert found == 4
+    assert f"in the evaluation (and it could not be saved: {words}) after 24 environment steps\n" in error
 
 
 def test_an_action_that_is_no_number_in_an_evaluation_saves_no_broken_agent(capsys, monkeypatch, run_dir):
