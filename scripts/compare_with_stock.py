@@ -60,7 +60,9 @@ def main() -> None:
                 found[task] = compare(task, args.goals, args.goal_seed)
                 file.write(json.dumps({"task": task, **settings, "found": found[task]}) + "\n")
                 file.flush()
-    lines = table({task: found[task] for task in args.tasks}, args.goals, args.goal_seed, about)
+    subject = f"Meta-World's scripted policies on {len(args.tasks)} tasks x {args.goals} goals"
+    subject += f" (`MT1(task, seed={args.goal_seed})`)"
+    lines = table({task: found[task] for task in args.tasks}, subject, about)
     text = "\n".join(lines) + "\n"
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -296,17 +298,17 @@ def largest_difference(found: dict[str, Numbers]) -> float:
     return float(np.abs(differences).max())
 
 
-def table(found: dict[str, dict[str, Numbers]], num_goals: int, goal_seed: int, about: dict[str, Any]) -> list[str]:
-    """Return the lines of the report."""
+def table(found: dict[str, dict[str, Numbers]], subject: str, about: dict[str, Any]) -> list[str]:
+    """Return the lines of the report; `subject` says whose episodes they are, and which."""
     versions = about["versions"]
     assert isinstance(versions, dict)
     num_equal = sum(len(equal_episodes(numbers)) for numbers in found.values())
+    num_episodes = sum(len(numbers["ours"][SOLVED]) for numbers in found.values())
     named = ", ".join(f"{name} {versions[name]}" for name in ("python", "metaworld", "mujoco", "gymnasium", "numpy"))
     text = f"""\
 # Agreement with Meta-World's own evaluation
 
-Meta-World's scripted policies on {len(found)} tasks x {num_goals} goals (`MT1(task, seed={goal_seed})`): \
-**{num_equal} of {num_goals * len(found)} episodes equal**.
+{subject}: **{num_equal} of {num_episodes} episodes equal**.
 
 `python {" ".join(map(str, about["command"]))}`, {str(about["time"])[:10]},
 commit {about["commit"]}; {named}.

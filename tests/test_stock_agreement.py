@@ -2,30 +2,24 @@
 
 import copy
 import json
-from functools import partial
 from pathlib import Path
 
-import metaworld
 import numpy as np
 import pytest
-from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
 from mtrl import checkpoint, cli
 from mtrl.agents.mtsac import MTSAC
-from mtrl.assembly import choose_device, load_policy, make_agent, make_env
-from mtrl.envs.metaworld.goals import goal_vectors
+from mtrl.assembly import choose_device, make_agent, make_env
 from mtrl.evaluate import main
+from scripts.compare_run_with_stock import compare_run
 from scripts.compare_with_stock import (
     RETURN,
     RETURN_UNTIL_SOLVED,
     SOLVED,
     SOLVED_AT_END,
-    Episodes,
     compare,
     equal_episodes,
     largest_difference,
-    run_stock_evaluation,
-    run_stock_to_the_end,
 )
 
 pytestmark = pytest.mark.timeout(180)  # mostly physics, which a busy machine makes slow
@@ -96,29 +90,17 @@ def run(tmp_path) -> Path:
     return folder
 
 
-def stock_env(task: str, num_goals: int, goals: np.ndarray) -> Episodes:
-    """Build the stock environment of the task with goals of MT10, which another test compares with stock."""
-    env_class = ALL_V3_ENVIRONMENTS[task]
-    data = [{"rand_vec": goal, "env_cls": env_class, "partially_observable": False} for goal in goals]
-    tasks = [metaworld._encode_task(task, one) for one in data]
-    return Episodes(metaworld._init_each_env(env_class, tasks, task_select="pseudorandom"), num_goals)
-
-
 @pytest.mark.mujoco
 def test_a_network_has_the_episodes_that_it_has_in_stock_environments(monkeypatch, run):
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    monkeypatch.setattr("mtrl.evaluator.ENVS_AT_ONCE", len(TASKS))  # shapes, and with them rounding, as below
-    assert main([str(run), "--goals", str(NUM_GOALS), "--device", "cpu", "--json", str(run / "found.json")]) == 0
-    ours = json.loads((run / "found.json").read_text())["episodes"]
+    found = compare_run(run, NUM_GOALS)
+    assert [equal_episodes(numbers) for numbers in found.values()] == [[0, 1]] * len(TASKS)
+    assert {solved for numbers in found.values() for solved in numbers["ours"][SOLVED]} == {0.0, 1.0}
 
-    policy = load_policy(cli.load(run), run / "checkpoints" / "000000000000", None)
-    goals = goal_vectors("mt10", TASKS, 0)
-    stock = [partial(stock_env, task, NUM_GOALS, goals[task]) for task in TASKS]
-    stopped = run_stock_evaluation(stock, policy, NUM_GOALS)
-    to_the_end = run_stock_to_the_end(stock, policy, NUM_GOALS)
-    for index, task in enumerate(TASKS):
-        episodes = [episode for episode in ours if episode["task"] == task]
-        assert [episode["success"] for episode in episodes] == [bool(value) for value in stopped[index][SOLVED]]
-        assert [episode["success"] for episode in episodes] == [bool(value) for value in to_the_end[index][SOLVED]]
-        assert [episode["return"] for episode in episodes] == to_the_end[index][RETURN]
-    assert {episode["success"] for episode in ours} == {True, False}
+    monkeypatch.setattr("mtrl.evaluator.ENVS_AT_ONCE", len(TASKS))  # shapes, and with them rounding, as above
+    assert main([str(run), "--goals", str(NUM_GOALS), "--device", "cpu", "--json", str(run / "found.json")]) == 0
+    episodes = json.loads((run / "found.json").read_text())["episodes"]
+    for task, numbers in found.items():
+        own = [episode for episode in episodes if episode["task"] == task]
+        assert [episode["success"] for episode in own] == [bool(value) for value in numbers["to the end"][SOLVED]]
+        assert [episode["return"] for episode in own] == numbers["to the end"][RETURN]
