@@ -7,13 +7,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mtrl.gradients import backward
+    from mtrl.autograd import backward
 
 __all__ = ["__version__", "backward"]
 
 __version__ = "0.1.0.dev0"
 
-_LAZY = {"backward": "mtrl.gradients"}
+_LAZY = {"backward": "mtrl.autograd"}
 
 
 def __getattr__(name: str) -> object:

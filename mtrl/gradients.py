@@ -10,7 +10,8 @@ engine maps it over the task axis. Shared parameters receive the aggregated dire
 gradient.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -23,8 +24,6 @@ from mtrl.aggregators.system import (
     Aggregation,
     GradientSystem,
     LossesAhead,
-    Rows,
-    combine,
     condition_number,
     cosines,
     gramian,
@@ -68,6 +67,25 @@ class Update(NamedTuple):
     only losses and they are finite, but not the gradient of their sum, all tasks are flagged."""
 
 
+@runtime_checkable
+class Displace(Protocol):
+    """What an optimiser would do."""
+
+    def __call__(self, directions: Parameters, private: Parameters, /) -> Parameters:
+        """Return what a step along each direction would subtract from the shared parameters.
+
+        Args:
+            directions: Per shared parameter, (candidate, *shape).
+            private: The private gradients stepped along at the same time, (candidate or 1, ...): they count in the
+                norm that is clipped.
+        """
+        ...
+
+
+_CANDIDATES_AT_ONCE = 10
+"""Points at which all losses are evaluated at once: ten times the memory of a forward pass without gradients."""
+
+
 def task_gradients(loss: TaskLoss, shared: Parameters, private: Parameters, frozen: Any) -> TaskGradients:
     """Compute the gradient of every task's loss, all tasks at once.
 
@@ -89,20 +107,51 @@ def losses_at(loss: TaskLoss, shared: Parameters, private: Parameters, frozen: A
     return losses
 
 
+def losses_after(
+    loss: TaskLoss, shared: Parameters, private: Parameters, frozen: Any, moves: Parameters
+) -> Float[Tensor, "candidate task"]:
+    """Evaluate the same frozen losses after each of several moves of the shared parameters, a few at once.
+
+    Args:
+        loss: The loss of one task.
+        shared: Parameters all tasks use.
+        private: Parameters with the task on axis 0; they stay where they are.
+        frozen: A tree of tensors with the task on axis 0.
+        moves: Per shared parameter what each candidate subtracts from it, (candidate, *shape).
+    """
+
+    def losses(move: Parameters) -> Tensor:
+        return losses_at(loss, {name: leaf - move[name] for name, leaf in shared.items()}, private, frozen)
+
+    return vmap(losses, chunk_size=_CANDIDATES_AT_ONCE)(moves)
+
+
 def look_ahead(
-    loss: TaskLoss, shared: Parameters, private: Parameters, frozen: Any, rows: Sequence[Tensor]
+    loss: TaskLoss,
+    shared: Parameters,
+    private: Parameters,
+    frozen: Any,
+    gradients: TaskGradients,
+    displace: Displace | None = None,
 ) -> LossesAhead:
-    """Return the function that evaluates the same frozen losses after steps along `rows`, one step after the other."""
+    """Return the function that evaluates the same frozen losses after steps along combinations of the task gradients.
+
+    Args:
+        loss: The loss of one task.
+        shared: Parameters all tasks use.
+        private: Parameters with the task on axis 0.
+        frozen: A tree of tensors with the task on axis 0.
+        gradients: What `task_gradients` found.
+        displace: What the optimiser makes of directions; by default the step is the direction itself.
+    """
 
     def losses_ahead(steps: Float[Tensor, "candidate task"]) -> Float[Tensor, "candidate task"]:
-        return torch.stack([losses_at(loss, _moved(shared, combine(rows, step)), private, frozen) for step in steps])
+        moves = {name: torch.tensordot(steps.to(leaf.dtype), leaf, dims=1) for name, leaf in gradients.shared.items()}
+        if displace is not None:
+            moves = displace(moves, {name: leaf[None] for name, leaf in gradients.private.items()})
+        return losses_after(loss, shared, private, frozen, moves)
 
     return losses_ahead
-
-
-def _moved(shared: Parameters, direction: Sequence[Tensor]) -> Parameters:
-    """Return the parameters after a step along minus `direction`."""
-    return {name: leaf - move for (name, leaf), move in zip(shared.items(), direction, strict=True)}
 
 
 def aggregate(
@@ -114,6 +163,7 @@ def aggregate(
     generator: torch.Generator,
     stopwatch: Stopwatch,
     probe: Parameters | None = None,
+    displace: Displace | None = None,
 ) -> Update:
     """Compute the direction that `aggregator` chooses, and no more than it needs for that.
 
@@ -126,24 +176,26 @@ def aggregate(
         generator: Source of the aggregator's randomness.
         stopwatch: Counts what the aggregation adds to the gradients as "aggregation".
         probe: Zeros that the network adds to its representation, (task, batch, hidden), for methods that need it.
+        displace: What the optimiser makes of directions, for methods that look ahead.
     """
     if aggregator.need <= Need.REPRESENTATION:
         return _weigh_losses(loss, shared, private, frozen, aggregator, generator, probe or {})
     gradients = task_gradients(loss, shared, private, frozen)
     with stopwatch("aggregation"):
-        rows = tuple(gradients.shared.values())
-        ahead = look_ahead(loss, shared, private, frozen, rows) if aggregator.need == Need.LOOKAHEAD else None
-        return _aggregate_gradients(gradients, rows, aggregator, generator, ahead)
+        look = partial(look_ahead, loss, shared, private, frozen, gradients)
+        return _aggregate_gradients(gradients, aggregator, generator, look(), look(displace) if displace else None)
 
 
 def _aggregate_gradients(
     gradients: TaskGradients,
-    rows: Rows,
     aggregator: Aggregator,
     generator: torch.Generator,
-    losses_ahead: LossesAhead | None,
+    losses_ahead: LossesAhead,
+    losses_after_step: LossesAhead | None,
 ) -> Update:
     """Let the aggregator look at the gradients and apply what it decides."""
+    rows = tuple(gradients.shared.values())
+    may_look_ahead = aggregator.need == Need.LOOKAHEAD
     products = gramian(rows)
     nonfinite = ~(gradients.losses.isfinite() & products.diagonal().isfinite()) | _nonfinite(gradients.private)
     system = GradientSystem(
@@ -153,7 +205,8 @@ def _aggregate_gradients(
         gramian=torch.where(nonfinite.any(), 0.0, products),
         rows=rows if aggregator.need == Need.ROWS else None,
         generator=generator,
-        losses_ahead=losses_ahead,
+        losses_ahead=losses_ahead if may_look_ahead else None,
+        losses_after_step=losses_after_step if may_look_ahead else None,
     )
     aggregation = aggregator.aggregate(system)
     direction = dict(zip(gradients.shared, apply(aggregation, rows), strict=True))
@@ -252,113 +305,3 @@ def measure(rows: Sequence[Tensor], aggregation: Aggregation | None = None) -> M
         mixed = aggregation.mixing @ products @ aggregation.mixing.T
         metrics["condition_number_after"] = condition_number((mixed + mixed.T) / 2)
     return metrics
-
-
-def backward(
-    losses: Sequence[Tensor] | Tensor,
-    *,
-    shared: Iterable[Tensor],
-    private: Iterable[Tensor] = (),
-    representation: Iterable[Tensor] = (),
-    aggregator: Aggregator,
-    generator: torch.Generator | None = None,
-    evaluate: Callable[[], Sequence[Tensor]] | None = None,
-) -> None:
-    """Accumulate into `.grad` what `aggregator` makes of the task gradients: `loss.backward()` for several losses.
-
-        losses = [criterion(head(trunk(x)), y) for head, y in zip(heads, targets)]
-        backward(losses, shared=trunk.parameters(), private=heads.parameters(), aggregator=make("aligned"))
-        optimizer.step()
-
-    Args:
-        losses: One scalar per task, from one graph of any torch model.
-        shared: Parameters all tasks use: they receive the aggregated direction.
-        private: Parameters of which each serves one task: they receive that task's gradient.
-        representation: What the encoder, whose parameters are `shared`, hands to the heads, for methods that look at
-            its gradients.
-        aggregator: Any method of `mtrl.aggregators`.
-        generator: Source of the aggregator's randomness; by default the aggregator's own.
-        evaluate: Computes the losses again, on the same batch, at the values that the shared parameters have when it
-            is called. For methods that look ahead; those parameters are moved for it and put back.
-
-    Raises:
-        ValueError: A loss is not a scalar, there are no losses or no shared parameters, a parameter is both shared and
-            private, or the method needs a representation, or to look ahead, and cannot.
-    """
-    losses, shared, private, representation = list(losses), list(shared), list(private), list(representation)
-    _check_backward_arguments(losses, shared, private)
-    seen = representation if aggregator.need == Need.REPRESENTATION else shared
-    if not seen:
-        raise ValueError("representation is empty: this method looks at the gradients of the encoder's output")
-    if aggregator.need == Need.LOSSES:
-        rows: Rows = ()
-    else:
-        gradients = [torch.autograd.grad(loss, seen, retain_graph=True, materialize_grads=True) for loss in losses]
-        rows = tuple(torch.stack(leaf) for leaf in zip(*gradients, strict=True))
-    aggregator.setup_once(len(losses), [leaf.shape for leaf in shared], shared[0].device)
-    values = torch.stack(losses)
-    # Before a method may look ahead, which moves the parameters that the graph refers to.
-    own = torch.autograd.grad(values.sum(), private, retain_graph=True, materialize_grads=True) if private else ()
-    aggregation = aggregator.aggregate(
-        GradientSystem(
-            num_tasks=len(losses),
-            losses=values.detach(),
-            gramian=gramian(rows) if rows else None,
-            rows=rows if aggregator.need == Need.ROWS else None,
-            generator=generator or aggregator.own_generator(shared[0].device),
-            losses_ahead=_look_ahead_in_place(evaluate, shared, rows) if evaluate is not None and rows else None,
-        )
-    )
-    _accumulate(private, own)
-    if aggregator.need == Need.REPRESENTATION:
-        cotangents = apply(aggregation, rows)
-        _accumulate(shared, torch.autograd.grad(representation, shared, cotangents, materialize_grads=True))
-    elif rows:
-        _accumulate(shared, apply(aggregation, rows))
-    else:
-        assert aggregation.weights is not None, "a method that sees only losses returns weights"
-        weighted = (values * aggregation.weights.to(values.dtype)).sum()
-        _accumulate(shared, torch.autograd.grad(weighted, shared, materialize_grads=True))
-
-
-def _look_ahead_in_place(evaluate: Callable[[], Sequence[Tensor]], shared: Sequence[Tensor], rows: Rows) -> LossesAhead:
-    """Do what `look_ahead` does, for losses that are no function of the parameters but read them."""
-
-    @torch.no_grad()
-    def losses_ahead(steps: Float[Tensor, "candidate task"]) -> Float[Tensor, "candidate task"]:
-        before = [parameter.clone() for parameter in shared]
-        losses = []
-        try:
-            for step in steps:
-                for parameter, start, move in zip(shared, before, combine(rows, step), strict=True):
-                    parameter.copy_(start - move)
-                losses.append(torch.stack(list(evaluate())))
-        finally:
-            for parameter, start in zip(shared, before, strict=True):
-                parameter.copy_(start)
-        return torch.stack(losses)
-
-    return losses_ahead
-
-
-def _accumulate(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-    """Add to `.grad`, as torch's own backward does."""
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        if parameter.grad is None:
-            # In the parameter's memory order, on which fused optimisers rely.
-            parameter.grad = torch.zeros_like(parameter)
-        parameter.grad += gradient
-
-
-def _check_backward_arguments(losses: list[Tensor], shared: list[Tensor], private: list[Tensor]) -> None:
-    """Raise a ValueError for what a caller can get wrong."""
-    if not losses:
-        raise ValueError("losses is empty: expected one scalar loss per task")
-    for index, loss in enumerate(losses):
-        if loss.dim() != 0:
-            raise ValueError(f"losses[{index}] must be a scalar, got shape {tuple(loss.shape)}")
-    if not shared:
-        raise ValueError("shared is empty: expected the parameters all tasks use")
-    both = {id(parameter) for parameter in shared} & {id(parameter) for parameter in private}
-    if both:
-        raise ValueError(f"{len(both)} parameters are both shared and private; each must be one or the other")

@@ -137,6 +137,10 @@ class Agent(Protocol):
         """Measure the gradient systems on `batch` without learning from it or touching any state."""
         ...
 
+    def transference(self, batch: Batch) -> Metrics:
+        """Measure on `batch` how much one task's step helps another, (task, task); touches no state."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that `load_state_dict` needs to continue exactly."""
         ...

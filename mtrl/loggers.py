@@ -55,7 +55,7 @@ class TensorBoard:
         del kind
         for name, value in flatten(values, self._task_names).items():
             if isinstance(value, np.ndarray):
-                self._writer.add_image(name, heat_map(value), step, dataformats="HWC")
+                self._writer.add_image(name, heat_map(value, _limit(name, value)), step, dataformats="HWC")
             else:
                 self._writer.add_scalar(name, value, step)
 
@@ -191,9 +191,17 @@ def flatten(values: Values, task_names: Sequence[str]) -> dict[str, float | np.n
     return flat
 
 
-def heat_map(matrix: np.ndarray) -> np.ndarray:
-    """Draw values in [-1, 1] as an image (height, width, 3): blue is -1, white 0, red 1."""
-    clipped = np.nan_to_num(matrix).clip(-1, 1)
+def _limit(name: str, matrix: np.ndarray) -> float:
+    """Return the value drawn in full colour: 1 for cosines, the largest of matrices that have no fixed range."""
+    if name.endswith("cosine"):
+        return 1.0
+    largest = np.abs(matrix, where=np.isfinite(matrix), out=np.zeros_like(matrix)).max()
+    return float(largest) or 1.0
+
+
+def heat_map(matrix: np.ndarray, limit: float = 1.0) -> np.ndarray:
+    """Draw values in [-limit, limit] as an image (height, width, 3): blue is the lowest, white 0, red the highest."""
+    clipped = np.nan_to_num(matrix / limit).clip(-1, 1)
     fading = 1 - np.abs(clipped)
     image = np.stack([np.where(clipped < 0, fading, 1), fading, np.where(clipped > 0, fading, 1)], axis=-1)
     scale = max(1, _IMAGE_PIXELS // len(matrix))

@@ -30,6 +30,12 @@ class Stopwatch:
             self._inner[-1] += elapsed
             self.seconds[section] = self.seconds.get(section, 0.0) + own
 
+    def budget(self) -> str:
+        """Return what the time went into, largest first."""
+        total = sum(self.seconds.values())
+        shares = sorted(self.seconds.items(), key=lambda item: -item[1])
+        return "time: " + ", ".join(f"{name} {100 * seconds / total:.1f}%" for name, seconds in shares)
+
 
 class Rates:
     """Speeds and time shares since the last record."""

@@ -26,6 +26,7 @@ from mtrl.replay import Replay
 from mtrl.seeding import numpy_generator
 from mtrl.signals import StopRequest
 from mtrl.timing import Rates, Stopwatch
+from mtrl.transference import Average
 
 STEPS_PER_TASK = 2_000_000
 """The budget of the published MT10 and MT50 runs."""
@@ -59,6 +60,9 @@ class Config:
     """Goals per task in each evaluation: always the same ones, spread evenly over all."""
     log_every: int = 10_000
     """Environment steps (summed over tasks) between log records."""
+    transference_every: int = 500
+    """Updates between measurements of how much one task's step helps another, averaged per record; 0 for none. One
+    costs about as much as 2 + T / 3 updates of T tasks."""
     checkpoint_every: int = 500_000
     """Environment steps (summed over tasks) between checkpoints; 0 for none but the one at the end."""
     on_nonfinite: Literal["raise", "skip"] = "raise"
@@ -80,6 +84,7 @@ class Config:
             "eval_every": 0,
             "eval_goals": 1,
             "log_every": 1,
+            "transference_every": 0,
             "checkpoint_every": 0,
         }
         for name, minimum in least.items():
@@ -125,6 +130,7 @@ class Trainer:
         self._eval_goals = spread_goals(env.spec.num_goals, config.eval_goals)
         self._episodes = EpisodeStatistics(env.spec.num_tasks, env.spec.envs_per_task)
         self._metrics: Metrics = {}
+        self._transference = Average()
         self._nonfinite = NonFiniteUpdates(env.spec.task_names)
         self._evaluated_at = 0
         """Step of the last completed evaluation."""
@@ -190,7 +196,7 @@ class Trainer:
             self.save()
         if stop.received is not None:
             self._console.line(f"{stop.received.name}: saved at step {self.step_count:,} in {self.run_dir}")
-        self._console.line(self.time_budget())
+        self._console.line(self.stopwatch.budget())
 
     def close(self) -> None:
         """Close environments and files."""
@@ -216,12 +222,6 @@ class Trainer:
                     "trainer": self._state(),
                 },
             )
-
-    def time_budget(self) -> str:
-        """Return what the time of this process went into, largest first."""
-        total = sum(self.stopwatch.seconds.values())
-        shares = sorted(self.stopwatch.seconds.items(), key=lambda item: -item[1])
-        return "time: " + ", ".join(f"{name} {100 * seconds / total:.1f}%" for name, seconds in shares)
 
     # ------------------------------------------------------------------------------------------- one vector step
 
@@ -262,6 +262,10 @@ class Trainer:
         self._nonfinite.note(self._metrics, self.update_count)
         if self.device.type == "cpu":  # elsewhere asking costs a synchronisation, so it waits for the next record
             self._check_finite()
+        every = self.config.transference_every
+        if every and self.update_count % every == 0:
+            with self.stopwatch("transference"):
+                self._transference.add(self.agent.transference(self._diagnostic_batch()))
 
     def _sample(self) -> Any:
         batch = self.replay.sample(self.batch_size)
@@ -298,7 +302,7 @@ class Trainer:
             if self._metrics:
                 self._check_finite()
                 values |= _to_numpy({k: v for k, v in self._metrics.items() if not k.endswith("_nonfinite")})
-                values |= _to_numpy(self.agent.diagnose(self._diagnostic_batch()))
+                values |= _to_numpy(self.agent.diagnose(self._diagnostic_batch()) | self._transference.pop())
             values |= self._rates.since_last(self.step_count, self.update_count, self.stopwatch)
             values["skipped_updates"] = float(self.skipped_updates)
             self._write("train", values)
@@ -367,6 +371,7 @@ class Trainer:
             "evaluated_at": self._evaluated_at,
             "warmup_generator": self._warmup_generator.bit_generator.state,
             "episodes": self._episodes.state_dict(),
+            "transference": self._transference.state_dict(),
         }
 
     def _load(self, folder: Path) -> Float[np.ndarray, "task env obs"]:
@@ -376,6 +381,7 @@ class Trainer:
         self.skipped_updates, self._evaluated_at = state["skipped_updates"], state["evaluated_at"]
         self._warmup_generator.bit_generator.state = state["warmup_generator"]
         self._episodes.load_state_dict(state["episodes"])
+        self._transference.load_state_dict(state["transference"], self.device)
         self.agent.load_state_dict(checkpoint.load(folder, "agent", self.device))
         self.replay.load_state_dict(checkpoint.load(folder, "replay"))
         return self.env.set_state(checkpoint.load(folder, "env")).copy()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mtrl.loggers import Console, JsonLines, Progress, TensorBoard, duration, flatten, heat_map
+from mtrl.loggers import Console, JsonLines, Progress, TensorBoard, _limit, duration, flatten, heat_map
 
 TASKS = ("reach", "push")
 VALUES = {"success": np.array([0.25, 1.0]), "speed": 3.5, "cosine": np.array([[1.0, -0.5], [-0.5, 1.0]])}
@@ -118,6 +118,13 @@ def test_heat_map_colours():
     assert image[0, 0].tolist() == [255, 0, 0]
     assert image[0, -1].tolist() == [0, 0, 255]
     assert image[-1, 0].tolist() == image[-1, -1].tolist() == [255, 255, 255]
+
+
+def test_heat_map_of_other_matrices_takes_their_largest_entry_as_limit():
+    assert _limit("critic_cosine", np.full((2, 2), 0.1)) == 1
+    assert _limit("critic_transference", np.array([[0.1, -0.2], [np.nan, 0.0]])) == 0.2
+    assert _limit("critic_transference", np.zeros((2, 2))) == 1
+    assert heat_map(np.array([[0.1, -0.2], [0.0, 0.2]]), 0.2)[0, -1].tolist() == [0, 0, 255]
 
 
 def test_progress_has_a_line_at_each_tenth_where_nobody_watches(capsys, monkeypatch):

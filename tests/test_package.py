@@ -16,9 +16,9 @@ def test_import_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_backward_is_the_one_of_gradients():
-    gradients = pytest.importorskip("mtrl.gradients")
-    assert mtrl.backward is gradients.backward
+def test_backward_is_the_one_of_autograd():
+    autograd = pytest.importorskip("mtrl.autograd")
+    assert mtrl.backward is autograd.backward
 
 
 def test_public_names_are_listed():

@@ -1,108 +1,18 @@
 """The loop, with the real toy suite, replay and agent, small enough for seconds."""
 
 import copy
-import functools
-import json
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mtrl.agents.mtsac import MTSAC
-from mtrl.aggregators import make
 from mtrl.checkpoint import latest, load
-from mtrl.envs.toy import make as make_toy
 from mtrl.episodes import EpisodeStatistics
 from mtrl.interfaces import Step
-from mtrl.networks.mlp import MLP
-from mtrl.replay import Replay
 from mtrl.signals import StopRequest
-from mtrl.timing import Stopwatch
-from mtrl.trainer import Config, NonFiniteError, Trainer
-
-CPU = torch.device("cpu")
-TASKS = ("reach-east", "reach-west")
-SMALL: dict[str, Any] = {
-    "total_steps": 400,
-    "warmup_steps": 50,
-    "eval_every": 200,
-    "eval_goals": 2,
-    "log_every": 100,
-    "checkpoint_every": 200,
-    "envs_per_task": 2,
-}
-
-
-def build(run_dir, aggregator="aligned", resume_from=None, **options):
-    config = Config(**(SMALL | options))
-    env = make_toy("toy", TASKS, seed=config.seed, goal_seed=0, envs_per_task=config.envs_per_task, workers=None)
-
-    def make_eval_env(tasks, copies):
-        return make_toy("toy", tasks, seed=config.seed, goal_seed=0, envs_per_task=copies, workers=None)
-
-    stopwatch = Stopwatch()
-    agent = MTSAC(
-        MTSAC.Config(batch_size=8),
-        spec=env.spec,
-        make_network=functools.partial(MLP, MLP.Config(hidden_dims=(16,))),
-        critic_aggregator=make(aggregator),
-        actor_aggregator=make(aggregator),
-        device=CPU,
-        seed=config.seed,
-        stopwatch=stopwatch,
-    )
-    run_dir.mkdir(exist_ok=True)
-    return Trainer(
-        config,
-        env=env,
-        make_eval_env=make_eval_env,
-        agent=agent,
-        replay=Replay(env.spec, 1000, CPU, config.seed),
-        batch_size=8,
-        device=CPU,
-        run_dir=run_dir,
-        stopwatch=stopwatch,
-        resume_from=resume_from,
-    )
-
-
-def train(run_dir, **options):
-    trainer = build(run_dir, **options)
-    trainer.run(StopRequest())
-    trainer.close()
-    return trainer
-
-
-def records(run_dir, kind):
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["kind"] == kind]
-
-
-def assert_same_state(a, b):
-    """Compare two trees of tensors, arrays and numbers bit by bit."""
-    assert type(a) is type(b)
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_same_state(a[key], b[key])
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            assert_same_state(x, y)
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, np.ndarray):
-        assert np.array_equal(a, b)
-    else:
-        assert a == b
-
-
-def everything(trainer):
-    checkpoint = latest(trainer.run_dir / "checkpoints")
-    assert checkpoint is not None
-    return [load(checkpoint, part) for part in ("agent", "replay", "env", "trainer")]
+from mtrl.trainer import Config, NonFiniteError
+from tests.small_runs import TASKS, assert_same_state, build, everything, records, train
 
 
 def test_counts_follow_the_configuration(tmp_path):

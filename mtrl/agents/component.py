@@ -1,6 +1,7 @@
 """One learned component of an agent: a network, its optimiser, and the aggregator its task gradients go through."""
 
 import copy
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -23,6 +24,7 @@ from mtrl.gradients import (
 from mtrl.interfaces import EncoderNetwork, Metrics, Network, Parameters
 from mtrl.seeding import copy_generator, load_generator, torch_generator
 from mtrl.timing import Stopwatch
+from mtrl.transference import StepKind, transference
 
 
 @runtime_checkable
@@ -39,7 +41,27 @@ class Adam:
 
     def __init__(self, leaves: list[Tensor], lr: float, eps: float) -> None:
         self.leaves = leaves
+        self.lr = lr
         self.optimizer = torch.optim.Adam(leaves, lr=lr, eps=eps, fused=True)
+
+    def displacement(self, gradients: Parameters, leaves: Parameters) -> Parameters:
+        """Return what one step from here would subtract from some leaves, for several gradients at once.
+
+        Args:
+            gradients: By name, (candidate, *shape).
+            leaves: The parameters they belong to, among this optimiser's.
+        """
+        options = self.optimizer.param_groups[0]
+        beta1, beta2 = options["betas"]
+        moves = {}
+        for name, gradient in gradients.items():
+            state = self.optimizer.state.get(leaves[name], {})  # empty before the first step
+            count = state.get("step", 0) + 1
+            mean = beta1 * state.get("exp_avg", 0.0) + (1 - beta1) * gradient
+            square = beta2 * state.get("exp_avg_sq", 0.0) + (1 - beta2) * gradient.square()
+            scale = (square / (1 - beta2**count)).sqrt() + options["eps"]
+            moves[name] = options["lr"] / (1 - beta1**count) * mean / scale
+        return moves
 
     def step(self, gradients: list[Tensor], is_finite: Bool[Tensor, ""]) -> None:
         """Take the step where `is_finite`, else none."""
@@ -121,11 +143,12 @@ class Component:
             self.generator,
             self.stopwatch,
             self._probe_for(frozen),
+            self._displace,
         )
         # The fused kernel reads gradients in the parameter's memory order, whatever their strides say.
         gradients = [leaf.contiguous() for leaf in (*update.shared.values(), *update.private.values())]
         norm = torch.nn.utils.get_total_norm(gradients)
-        clip = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)  # 1e-6 as in torch's clip_grad_norm_
+        clip = self._clip(norm)
         is_finite = may_step & ~update.nonfinite.any() & norm.isfinite()
         self.adam.step([gradient * clip for gradient in gradients], is_finite)
         if self.aggregator.observes:
@@ -146,6 +169,7 @@ class Component:
         """Measure the gradient system of `loss`, before and after a copy of the aggregator has seen it."""
         gradients = task_gradients(loss, self.shared, self.private, frozen)
         rows = tuple(gradients.shared.values())
+        look = partial(look_ahead, loss, self.shared, self.private, frozen, gradients)
         probe = self._probe_for(frozen)
         products = representation_gramian(loss, self.shared, self.private, frozen, probe) if probe else gramian(rows)
         system = GradientSystem(
@@ -154,12 +178,42 @@ class Component:
             gramian=torch.where(products.isfinite().all(), products, 0.0),  # solvers raise on NaN
             rows=rows,
             generator=copy_generator(self.generator),
-            losses_ahead=look_ahead(loss, self.shared, self.private, frozen, rows),
+            losses_ahead=look(),
+            losses_after_step=look(self._displace),
         )
         found = measure(rows, copy.deepcopy(self.aggregator).aggregate(system))
         per_task = {f"{self.name}_{key}": value for key, value in found.items() if value.dim() > 0}
         scalars = {f"{key}/{self.name}": value for key, value in found.items() if value.dim() == 0}
         return per_task | scalars
+
+    def transference(self, loss: TaskLoss, frozen: Any, step: StepKind) -> Float[Tensor, "task task"]:
+        """Measure how far one task's step lowers each task's loss; private parameters stay where they are.
+
+        Args:
+            loss: The loss of one task, a function of this component's parameters.
+            frozen: Everything else the losses depend on, the task on axis 0.
+            step: Whose: that of the optimiser as it stands, clipped, or of plain gradient descent with its step size.
+
+        Returns:
+            Z[source, target], see `mtrl.transference`.
+        """
+        gradients = task_gradients(loss, self.shared, self.private, frozen)
+        if step == "optimizer":
+            moves = self._displace(gradients.shared, gradients.private)
+        else:
+            moves = {name: self.adam.lr * leaf for name, leaf in gradients.shared.items()}
+        return transference(loss, self.shared, self.private, frozen, moves)
+
+    def _displace(self, directions: Parameters, private: Parameters, /) -> Parameters:
+        """Return what the optimiser's next step would subtract from the shared parameters, for several directions."""
+        squares = [leaf.square().flatten(1).sum(1) for leaf in (*directions.values(), *private.values())]
+        clip = self._clip(torch.stack(torch.broadcast_tensors(*squares)).sum(0).sqrt())
+        clipped = {name: leaf * clip.view(-1, *[1] * (leaf.dim() - 1)) for name, leaf in directions.items()}
+        return self.adam.displacement(clipped, self.shared)
+
+    def _clip(self, norm: Tensor) -> Tensor:
+        """Return the factors that bring gradients of these norms to the greatest one allowed."""
+        return (self.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)  # 1e-6 as in torch's clip_grad_norm_
 
     def _probe_for(self, frozen: Any) -> Parameters:
         """Return the probe for a batch, whose first tensor is (task, batch, ...), where the aggregator needs it."""

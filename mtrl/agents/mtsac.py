@@ -16,6 +16,7 @@ from mtrl.interfaces import Batch, EnvSpec, Metrics, Parameters
 from mtrl.networks.ensemble import Ensemble
 from mtrl.seeding import copy_generator, load_generator, torch_generator
 from mtrl.timing import Stopwatch
+from mtrl.transference import StepKind
 
 ACTOR_OUTPUT_BOUND, CRITIC_OUTPUT_BOUND = 1e-3, 3e-3
 """Output layers start uniform in +- these, so that first actions and values are near zero (Lillicrap et al. 2016)."""
@@ -72,6 +73,8 @@ class MTSAC:
         min_obs_std: float | None = None
         """Standardise observations by the first batch's mean and deviation of every feature, the latter at least this;
         None leaves observations as they are."""
+        transference_step: StepKind = "optimizer"
+        """Whose step transference is measured after: Adam's from its present moments, or plain gradient descent's."""
 
         def __post_init__(self) -> None:
             """Check the ranges."""
@@ -196,6 +199,16 @@ class MTSAC:
             **self.critic.measure(self._critic_loss, self._critic_inputs(batch, generator)),
             **self.actor.measure(self._actor_loss, self._actor_inputs(batch, generator)),
         }
+
+    @torch.no_grad()
+    def transference(self, batch: Batch) -> Metrics:
+        """Measure on `batch` how much one task's step helps the others; changes no state and no random stream."""
+        generator = copy_generator(self.generators["update"])
+        batch = self._standardized(batch)
+        step = self.config.transference_step
+        critic = self.critic.transference(self._critic_loss, self._critic_inputs(batch, generator), step)
+        actor = self.actor.transference(self._actor_loss, self._actor_inputs(batch, generator), step)
+        return {"critic_transference": critic, "actor_transference": actor}
 
     # ------------------------------------------------------------------------------------ the losses of one task
 

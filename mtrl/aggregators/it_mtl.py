@@ -14,6 +14,7 @@ from mtrl.aggregators.system import Aggregation, GradientSystem
 
 Evaluation = Literal["first_order", "lookahead"]
 Candidates = Literal["subsets", "leave_one_out"]
+Displacement = Literal["gradient", "optimizer"]
 
 # Candidates are forward passes of all tasks in a lookahead: 15 subsets of four tasks, 1023 of ten.
 _FEW_TASKS, _MOST_TASKS = 4, 10
@@ -33,8 +34,9 @@ class ITMTL(WeightedAggregator):
 
     Source: Fifty, Amid, Zhao, Yu, Anil, Finn, "Measuring and Harnessing Transference in Multi-Task Learning", 2020,
     sections 3 and 4; the first-order form is ours. Differs from the paper in the denominator, |L_j| instead of L_j, for
-    losses that may be negative, such as an actor's; in the displacement, plain gradient descent whatever the optimiser;
-    and in the private parameters, which stay where they are during the lookahead.
+    losses that may be negative, such as an actor's; and in the private parameters, which stay where they are during
+    the lookahead. The point judged is a plain gradient step away, or (`displacement=optimizer`) where the training's
+    own optimiser would go from its present moments.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -48,9 +50,11 @@ class ITMTL(WeightedAggregator):
         first order) or are few (up to four tasks)."""
         combined: tuple[str, ...] = ()
         """Methods whose directions compete too, such as pcgrad; they must be decided by the Gramian."""
+        displacement: Displacement = "gradient"
+        """Lookahead: judge the point `step_size` along a direction, or the one the optimiser would go to with it."""
         step_size: float = 0.01
-        """Lookahead: distance to the point judged, in lengths of the direction. In float32 a loss shows changes above
-        1e-7 of itself."""
+        """Lookahead by the gradient: distance to the point judged, in lengths of the direction. In float32 a loss shows
+        changes above 1e-7 of itself."""
         loss_eps: float = 1e-8
         """Added to the loss that a change is relative to."""
         weights: tuple[float, ...] | None = None
@@ -92,13 +96,24 @@ class ITMTL(WeightedAggregator):
         candidates = torch.stack([*members / system.num_tasks, *[w for w in others if w is not None]])
         if self.config.evaluation == "first_order":
             scores = candidates @ gains
-        elif system.losses_ahead is None:
-            raise ValueError("evaluation='lookahead' needs the losses at other parameters, which cannot be had here")
         else:
-            ahead = system.losses_ahead(self.config.step_size * candidates).double()
+            ahead = self._losses_ahead(system, candidates).double()
             scores = ((losses - ahead) @ values.diag()).sum(1).nan_to_num(-torch.inf)
         best = scores.argmax(0, keepdim=True)
         return Aggregation(candidates.index_select(0, best)[0])
+
+    def _losses_ahead(
+        self, system: GradientSystem, candidates: Float[Tensor, "candidate task"]
+    ) -> Float[Tensor, "candidate task"]:
+        """Return the losses where each candidate leads."""
+        if self.config.displacement == "gradient" and system.losses_ahead is not None:
+            return system.losses_ahead(self.config.step_size * candidates)
+        if self.config.displacement == "optimizer" and system.losses_after_step is not None:
+            return system.losses_after_step(candidates)
+        raise ValueError(
+            f"evaluation='lookahead' with displacement={self.config.displacement!r} needs the losses at other "
+            "parameters, which cannot be had here"
+        )
 
     def _finds_the_best_subset(self) -> bool:
         return self.config.evaluation == "first_order" and self.config.candidates != "leave_one_out"

@@ -30,6 +30,8 @@ class GradientSystem(NamedTuple):
     """Source of all randomness a method may use."""
     losses_ahead: LossesAhead | None = None
     """The losses at other parameters."""
+    losses_after_step: LossesAhead | None = None
+    """The same after the optimiser's next step, were its gradient the sum of steps[c, i] times that of task i."""
 
 
 class Aggregation(NamedTuple):
