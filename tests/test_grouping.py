@@ -83,6 +83,44 @@ def test_no_choice_is_better(num_tasks, num_groups, alone):
         assert found.score == pytest.approx(score(affinity, found.groups, alone), abs=ROUNDING)
 
 
+def solved_as_integer_program(affinity: np.ndarray, num_groups: int, alone: float | None) -> float:
+    """Return the best score as scipy's branch and cut finds it: who is served by whom, and which groups are open."""
+    from scipy import optimize, sparse
+
+    num_tasks = len(affinity)
+    groups = [g for size in range(1, num_tasks + 1) for g in itertools.combinations(range(num_tasks), size)]
+    pairs = [(g, t) for g, group in enumerate(groups) for t in group if len(group) > 1 or alone is not None]
+    cost = [-value(affinity, groups[g], t, alone) for g, t in pairs] + [0.0] * len(groups)
+    row = np.arange(len(pairs))
+    group, task = np.array(pairs).T
+    served = sparse.csr_matrix((np.ones(len(pairs)), (task, row)), shape=(num_tasks, len(cost)))
+    entries = np.concatenate([np.ones(len(pairs)), -np.ones(len(pairs))])
+    places = (np.concatenate([row, row]), np.concatenate([row, len(pairs) + group]))
+    is_open = sparse.csr_matrix((entries, places), shape=(len(pairs), len(cost)))
+    count = sparse.csr_matrix([[0.0] * len(pairs) + [1.0] * len(groups)])
+    found = optimize.milp(
+        cost,
+        constraints=[
+            optimize.LinearConstraint(served, 1, 1),
+            optimize.LinearConstraint(is_open, -np.inf, 0),
+            optimize.LinearConstraint(count, 0, num_groups),
+        ],
+        integrality=np.arange(len(cost)) >= len(pairs),
+        bounds=optimize.Bounds(0, 1),
+        options={"mip_rel_gap": 1e-9},
+    )
+    return -found.fun / num_tasks
+
+
+@pytest.mark.parametrize("alone", [None, 0.02])
+@pytest.mark.parametrize(("num_tasks", "num_groups"), [(6, 4), (7, 3), (8, 2), (8, 5)])
+def test_an_integer_program_finds_the_same_score(num_tasks, num_groups, alone):
+    for seed in range(4):  # among them some where the bound of the prices is above the best score
+        affinity = draw(seed, num_tasks)
+        expected = solved_as_integer_program(affinity, num_groups, alone)
+        assert choose_groups(affinity, num_groups, alone=alone).score == pytest.approx(expected, abs=ROUNDING)
+
+
 sizes = st.integers(2, 7)
 seeds = st.integers(0, 10_000)
 
