@@ -87,8 +87,9 @@ def _main(options: Options) -> None:
     _check(options, len(tasks))
     measured = read(options.run, tasks, options.part, options.from_step)
     grouping = choose_groups(measured.affinity, options.groups, alone=options.alone, seconds=options.seconds)
+    records = "1 record" if measured.num_records == 1 else f"{measured.num_records:,} records"
     about = (
-        f"{options.run.resolve().name}: transference of {options.part}, {measured.num_records:,} records, "
+        f"{options.run.resolve().name}: transference of {options.part}, {records}, "
         f"steps {measured.first_step:,} to {measured.last_step:,}"
     )
     commands = [command(options.run, settings, grouping, index) for index in range(len(grouping.groups))]
