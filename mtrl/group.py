@@ -207,7 +207,7 @@ def table(
 
 def _proof(grouping: Grouping) -> str:
     if grouping.is_exact:
-        return "no choice of as many groups is better"
+        return "proven to be the best choice"
     return f"not proven to be the best choice; none exceeds a mean of {_number(grouping.bound)}"
 
 
