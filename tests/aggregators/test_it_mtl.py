@@ -1,5 +1,6 @@
 """IT-MTL: values by hand, the closed form against a search over all subsets, and lookaheads on frozen losses."""
 
+import copy
 import itertools
 
 import pytest
@@ -269,6 +270,39 @@ def test_lookahead_trains_an_agent(network_name):
         assert not (metrics["critic_nonfinite"] | metrics["actor_nonfinite"]).any()
     assert all(leaf.isfinite().all() for leaf in parameters(agent).values())
     assert any(not torch.equal(leaf, before[path]) for path, leaf in parameters(agent).items())
+
+
+def test_lookahead_by_the_optimizer_takes_the_step_that_leads_furthest_down():
+    # Subsets of one to three tasks, stepped for real on copies: gradients, clipping and Adam's moments as in training.
+    chosen = set()
+    for seed in range(4):
+        agent = build("mlp", it_mtl(evaluation="lookahead", displacement="optimizer"), critic_lr=0.1, max_grad_norm=0.5)
+        agent.update(batch_for(seed))
+        inputs = agent._critic_inputs(batch_for(seed + 10), torch.Generator().manual_seed(0))
+        critic, loss = agent.critic, agent._critic_loss
+        gradients = task_gradients(loss, critic.shared, {}, inputs)
+        gains = {}
+        for subset in (s for size in (1, 2, 3) for s in itertools.combinations(range(3), size)):
+            stepped = copy.deepcopy(critic)
+            direction = [leaf[list(subset)].sum(0) / 3 for leaf in gradients.shared.values()]
+            clip = (0.5 / torch.nn.utils.get_total_norm(direction)).clamp(max=1)
+            stepped.adam.step([clip * leaf for leaf in direction], torch.tensor(True))
+            after = losses_at(loss, stepped.shared, {}, inputs)
+            gains[subset] = float(((gradients.losses - after) / gradients.losses).sum())
+        update, _, _ = critic.descend(loss, inputs, torch.tensor(True))
+        assert update.weights is not None
+        found = tuple(members(update.weights))
+        assert gains[found] >= max(gains.values()) - 1e-5
+        chosen.add(found)
+    assert len(chosen) > 1
+
+
+def test_lookahead_by_the_optimizer_is_refused_where_there_is_none():
+    theta = torch.zeros(3, requires_grad=True)
+    losses = [theta.sum() + 1, theta[0] + 1]
+    method = it_mtl(evaluation="lookahead", displacement="optimizer")
+    with pytest.raises(ValueError, match="displacement='optimizer'"):
+        mtrl.backward(losses, shared=[theta], aggregator=method, evaluate=lambda: losses)
 
 
 def test_lookahead_in_backward_moves_the_parameters_and_puts_them_back():
