@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from mtrl.aggregators.base import Aggregator, Need
+from mtrl.aggregators.solvers import is_known
 from mtrl.aggregators.system import GradientSystem, gramian
 from mtrl.gradients import (
     TaskLoss,
@@ -130,8 +131,9 @@ class Component:
         self.adam.step([gradient * clip for gradient in gradients], is_finite)
         if self.aggregator.observes:
             self.aggregator.observe(losses_at(loss, self.shared, self.private, frozen))
-        for buffer, before in zip(self.aggregator.buffers(), state, strict=True):
-            buffer.copy_(torch.where(is_finite, buffer, before))  # one bad batch must not stay in a moving average
+        if not is_known(is_finite):  # one bad batch must not stay in a moving average
+            for buffer, before in zip(self.aggregator.buffers(), state, strict=True):
+                torch.where(is_finite, buffer, before, out=buffer)
         metrics = {
             f"{self.name}_loss": update.losses,
             # The norm may overflow where every task's gradient is finite: then all are flagged.
