@@ -93,7 +93,7 @@ class Component:
         if not isinstance(self.network, EncoderNetwork):
             return {}
         device = self.leaves[0].device
-        return {name: leaf.to(device) for name, leaf in self.network.probe(batch_size).items()}
+        return {name: torch.zeros_like(leaf, device=device) for name, leaf in self.network.probe(batch_size).items()}
 
     def __call__(self, inputs: Float[Tensor, "task batch in"], task: Tensor) -> Float[Tensor, "task batch out"]:
         """Evaluate the network for all tasks."""

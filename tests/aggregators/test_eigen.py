@@ -78,7 +78,7 @@ def test_two_by_two_by_hand():
     # [[2, 1], [1, 2]]: 1 with (1, -1) / sqrt 2 and 3 with (1, 1) / sqrt 2.
     eigenvalues, V = jacobi(torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64))
     assert torch.allclose(eigenvalues, torch.tensor([1.0, 3.0]).double(), rtol=1e-14)
-    assert torch.allclose(V.abs(), torch.full((2, 2), 0.5**0.5).double(), rtol=1e-14)
+    assert torch.allclose(V.abs(), torch.full((2, 2), 0.5**0.5, dtype=torch.float64), rtol=1e-14)
     assert V[:, 0].prod() < 0 < V[:, 1].prod()
 
 
