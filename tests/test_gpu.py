@@ -1,6 +1,8 @@
 """What only a CUDA device can show: run with `pytest -m gpu`."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -8,9 +10,12 @@ import torch
 
 from mtrl.agents.mtsac import MTSAC
 from mtrl.aggregators import make, names
+from mtrl.aggregators.eigen import eigh
+from mtrl.aggregators.system import condition_number, gramian
 from mtrl.interfaces import Batch, EnvSpec, Step
 from mtrl.networks.multi_head import MultiHead
 from mtrl.replay import Replay
+from tests.aggregators.jacobians import DEGENERATE, FULL_RANK, gaussian
 from tests.aggregators.traits import draws_random_numbers
 
 pytestmark = pytest.mark.gpu
@@ -37,6 +42,90 @@ def batch_on(device, seed=0):
     reward = torch.randn(3, 16, generator=generator)
     task = torch.arange(3)[:, None].expand(3, 16)
     return Batch(*(leaf.to(device) for leaf in (obs, action, reward, next_obs, torch.zeros(3, 16), task)))
+
+
+@contextlib.contextmanager
+def waiting_forbidden() -> Iterator[None]:
+    """Raise in everything that waits for the device."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def directions(method: str, jacobian: torch.Tensor, num_updates: int = 3) -> torch.Tensor:
+    """Return the directions of some updates, (update, param); on the device none of them may wait."""
+    device = jacobian.device
+    aggregator = make(method)
+    aggregator.setup_once(len(jacobian), [jacobian.shape[1:]], device)
+    generator = torch.Generator(device).manual_seed(0)
+    all_losses = torch.linspace(1, 2, num_updates * len(jacobian), dtype=torch.float64).to(device)
+    with waiting_forbidden() if device.type == "cuda" else contextlib.nullcontext():
+        return torch.stack([aggregator(jacobian, losses, generator) for losses in all_losses.chunk(num_updates)])
+
+
+def test_waiting_is_noticed():
+    with waiting_forbidden(), pytest.raises(RuntimeError, match="synchroniz"):
+        torch.ones(2, device="cuda").sum().item()
+
+
+@pytest.mark.parametrize("method", names())
+@pytest.mark.parametrize("case", FULL_RANK | DEGENERATE)
+def test_no_method_waits_and_all_give_the_directions_of_the_cpu(method, case):
+    jacobian = (FULL_RANK | DEGENERATE)[case]
+    expected, found = directions(method, jacobian), directions(method, jacobian.cuda()).cpu()
+    assert found.isfinite().all()
+    if case in FULL_RANK and not draws_random_numbers(method):  # which it does on the device
+        assert (found - expected).norm() <= 1e-7 * expected.norm()
+
+
+@pytest.mark.parametrize("options", [{"scale_mode": "median"}, {"scale_mode": "rmse"}])
+def test_no_scale_of_aligned_waits(options):
+    jacobian = FULL_RANK["ten similar"]
+    on_device = jacobian.cuda()
+    aggregator = make("aligned", **options)
+    aggregator.setup_once(len(on_device), [on_device.shape[1:]], on_device.device)
+    with waiting_forbidden():
+        found = aggregator(on_device)
+    torch.testing.assert_close(found.cpu(), make("aligned", **options)(jacobian), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_tasks", [1, 2, 5, 10, 50])
+def test_eigenvalues_and_condition_number_do_not_wait(num_tasks):
+    products = gramian((gaussian(num_tasks, 2 * num_tasks),))
+    on_device = products.cuda()
+    with waiting_forbidden():
+        eigenvalues, V = eigh(on_device)
+        condition = condition_number(on_device)
+    torch.testing.assert_close(eigenvalues.cpu(), torch.linalg.eigvalsh(products), rtol=0, atol=1e-12)
+    torch.testing.assert_close(((V * eigenvalues) @ V.T).cpu(), products, rtol=0, atol=1e-12)
+    torch.testing.assert_close(condition.cpu(), condition_number(products), rtol=1e-9, atol=0)
+
+
+def test_eigenvalues_can_be_captured_in_a_graph():
+    products = gramian((gaussian(10, 20),)).cuda()
+    static = torch.eye(10, dtype=torch.float64, device="cuda")
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # the libraries allocate what they need before the capture
+        eigh(static)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        eigenvalues, _ = eigh(static)
+    static.copy_(products)
+    graph.replay()
+    torch.testing.assert_close(eigenvalues.cpu(), torch.linalg.eigvalsh(products.cpu()), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", names())
+def test_an_update_does_not_wait(method):
+    agent = build("cuda", method)
+    batches = [batch_on("cuda", seed) for seed in range(2)]
+    agent.update(batches[0])
+    with waiting_forbidden():
+        agent.update(batches[1])
 
 
 @pytest.mark.parametrize("method", names())

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from mtrl.aggregators.base import Aggregator, Need
+from mtrl.aggregators.solvers import is_known
 from mtrl.aggregators.system import GradientSystem, gramian
 from mtrl.gradients import (
     TaskLoss,
@@ -114,7 +115,7 @@ class Component:
         if not isinstance(self.network, EncoderNetwork):
             return {}
         device = self.leaves[0].device
-        return {name: leaf.to(device) for name, leaf in self.network.probe(batch_size).items()}
+        return {name: torch.zeros_like(leaf, device=device) for name, leaf in self.network.probe(batch_size).items()}
 
     def __call__(self, inputs: Float[Tensor, "task batch in"], task: Tensor) -> Float[Tensor, "task batch out"]:
         """Evaluate the network for all tasks."""
@@ -153,8 +154,9 @@ class Component:
         self.adam.step([gradient * clip for gradient in gradients], is_finite)
         if self.aggregator.observes:
             self.aggregator.observe(losses_at(loss, self.shared, self.private, frozen))
-        for buffer, before in zip(self.aggregator.buffers(), state, strict=True):
-            buffer.copy_(torch.where(is_finite, buffer, before))  # one bad batch must not stay in a moving average
+        if not is_known(is_finite):  # one bad batch must not stay in a moving average
+            for buffer, before in zip(self.aggregator.buffers(), state, strict=True):
+                torch.where(is_finite, buffer, before, out=buffer)
         metrics = {
             f"{self.name}_loss": update.losses,
             # The norm may overflow where every task's gradient is finite: then all are flagged.

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mtrl.aggregators.eigen import eigh
+
 # Gradients shorter than this count as zero: their weights may not fit into float32, the dtype of the rows.
 _SHORTEST = 1e-18
 # Eigenvalues of a cosine matrix below this times the largest count as zero: angles of 1e-6, ten times float32's.
@@ -42,7 +44,7 @@ def unit_system(gramian: Float[Tensor, "task task"]) -> UnitSystem:
 
 def solve_cosines(cosines: Float[Tensor, "task task"], right: Float[Tensor, " task"]) -> Float[Tensor, " task"]:
     """Return the shortest least-squares solution x of cosines x = right."""
-    eigenvalues, V = torch.linalg.eigh(cosines)
+    eigenvalues, V = eigh(cosines)
     keep = eigenvalues > eigenvalues[-1] * _RANK_EPS
     return V @ (torch.where(keep, 1 / torch.where(keep, eigenvalues, 1.0), 0.0) * (V.T @ right))
 

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mtrl.aggregators.eigen import eigvalsh
+
 Rows = tuple[Tensor, ...]
 """The Jacobian of the task losses, leaf by leaf: each (task, *shape of the parameter). Never concatenated."""
 
@@ -85,7 +87,7 @@ def condition_number(gramian: Float[Tensor, "task task"]) -> Float[Tensor, ""]:
     at most 1 / sqrt(T eps), about 2e7 for ten tasks in float64. It is 1 for a zero Gramian, NaN for one with NaN.
     """
     is_finite = gramian.isfinite().all()
-    eigenvalues = torch.linalg.eigvalsh(torch.where(is_finite, gramian, 0.0))  # the solver raises on NaN
+    eigenvalues = eigvalsh(torch.where(is_finite, gramian, 0.0))  # torch's solver raises on NaN
     largest = eigenvalues[-1]
     floor = largest * gramian.shape[0] * torch.finfo(gramian.dtype).eps
     ratio = largest / torch.maximum(eigenvalues[0], floor)
