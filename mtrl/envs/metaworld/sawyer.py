@@ -48,45 +48,46 @@ class SawyerEnv:
         """Build the stock environment; `goals` are the random vectors of the benchmark."""
         mujoco.set_mju_user_warning(_LOGGER.warning)  # MuJoCo's own way is a file in the current directory
         env_class = ALL_V3_ENVIRONMENTS[task_name]
-        self._env: SawyerXYZEnv = env_class(reward_function_version="v2")
-        self._signs = [self._env.data.warning[sign] for sign in UNSTABLE]  # live: MuJoCo counts in them
+        self.env: SawyerXYZEnv = env_class(reward_function_version="v2")
+        self._signs = [self.env.data.warning[sign] for sign in UNSTABLE]  # live: MuJoCo counts in them
         self._tasks = [_stock_task(task_name, env_class, vector) for vector in goals]
-        self._goal = -1
-        self._last_obs = np.zeros(0, np.float32)
+        self.goal = -1
+        self.last_obs = np.zeros(0, np.float32)
 
     def reset(self, goal: int) -> Float[np.ndarray, " obs"]:
         """Start an episode with the goal of that index, by the stock reset."""
-        self._goal = goal
-        self._env.set_task(self._tasks[goal])
-        obs, _ = self._env.reset()
-        self._last_obs = obs.astype(np.float32)
-        return self._last_obs
+        self.goal = goal
+        self.env.set_task(self._tasks[goal])
+        obs, _ = self.env.reset()
+        self.last_obs = obs.astype(np.float32)
+        return self.last_obs
 
     def step(self, action: Float[np.ndarray, " action"]) -> Transition:
         """Advance by one action. Where the simulation broke down, stand still and say so in `valid`."""
-        obs, reward, terminated, truncated, info = self._env.step(action)
-        if not self._is_stable(obs, float(reward)):
-            mujoco.mj_resetData(self._env.model, self._env.data)
-            return Transition(self._last_obs, 0.0, terminated=False, truncated=True, success=False, valid=False)
-        self._last_obs = obs.astype(np.float32)
-        return Transition(self._last_obs, float(reward), terminated, truncated, bool(info["success"]))
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        if not (self.is_stable(obs) and np.isfinite(reward)):
+            mujoco.mj_resetData(self.env.model, self.env.data)
+            return Transition(self.last_obs, 0.0, terminated=False, truncated=True, success=False, valid=False)
+        self.last_obs = obs.astype(np.float32)
+        return Transition(self.last_obs, float(reward), terminated, truncated, bool(info["success"]))
 
     def get_state(self) -> dict[str, Any]:
         """Return goal, simulation and attributes; bit-identical continuation, also in mid-episode."""
-        return {"goal": self._goal, "last_obs": self._last_obs.copy(), **take(self._env)}
+        return {"goal": self.goal, "last_obs": self.last_obs.copy(), **take(self.env)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore what `get_state` returned, after a reset that makes views and goal-dependent parts of the model."""
-        self.reset(int(state["goal"]))
-        restore(self._env, state)
-        self._last_obs = np.array(state["last_obs"])
+        """Restore what `get_state` returned."""
+        self.goal = int(state["goal"])
+        restore(self.env, state)
+        self.last_obs = np.array(state["last_obs"])
 
     def close(self) -> None:
         """Free the renderer, the only thing that is not plain memory."""
-        self._env.close()
+        self.env.close()
 
-    def _is_stable(self, obs: Float[np.ndarray, " obs"], reward: float) -> bool:
-        if self._env._did_see_sim_exception or not (np.isfinite(obs).all() and np.isfinite(reward)):  # noqa: SLF001
+    def is_stable(self, obs: Float[np.ndarray, " obs"]) -> bool:
+        """Say whether the simulation has held since the last reset."""
+        if self.env._did_see_sim_exception or not np.isfinite(obs).all():  # noqa: SLF001
             return False
         return not any(sign.number for sign in self._signs)
 

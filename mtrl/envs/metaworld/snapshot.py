@@ -23,17 +23,24 @@ def take(env: SawyerXYZEnv) -> dict[str, Any]:
     return {
         "simulation": simulation,
         "poses": {name: pose.copy() for name, pose in _poses(env).items()},
+        "model": {name: part.copy() for name, part in _model(env).items()},
+        "views": {name: place for name, value in vars(env).items() if (place := _place(env, value))},
         "attributes": {name: _encode(value) for name, value in _attributes(env).items()},
     }
 
 
 def restore(env: SawyerXYZEnv, state: dict[str, Any]) -> None:
-    """Restore what `take` returned into an environment that was just reset with the same goal."""
+    """Restore what `take` returned, also into an environment that was never reset."""
     mujoco.mj_setState(env.model, env.data, np.asarray(state["simulation"]), STATE)
     for name, pose in _poses(env).items():
         pose[:] = state["poses"][name]
+    for name, part in _model(env).items():
+        part[:] = state["model"][name]
     for name in _attributes(env).keys() | state["attributes"].keys():
-        env.__dict__[name] = _decode(state["attributes"][name])
+        if name in state["attributes"]:
+            env.__dict__[name] = _decode(state["attributes"][name])
+    for name, (array, row) in state["views"].items():
+        env.__dict__[name] = getattr(env.data, array)[row]
 
 
 def _poses(env: SawyerXYZEnv) -> dict[str, Float[np.ndarray, "..."]]:
@@ -49,6 +56,24 @@ def _poses(env: SawyerXYZEnv) -> dict[str, Float[np.ndarray, "..."]]:
         "site_xpos": data.site_xpos,
         "site_xmat": data.site_xmat,
     }
+
+
+def _model(env: SawyerXYZEnv) -> dict[str, Float[np.ndarray, "..."]]:
+    """Return the parts of the model that a reset changes."""
+    model = env.model
+    return {"body_pos": model.body_pos, "body_quat": model.body_quat, "site_pos": model.site_pos}
+
+
+def _place(env: SawyerXYZEnv, value: object) -> tuple[str, int] | None:
+    """Return which row of which array of the simulation an attribute shows; None where it shows none."""
+    if not (isinstance(value, np.ndarray) and _is_view(value) and value.size):
+        return None
+    address = value.ctypes.data
+    for name, array in _poses(env).items():
+        offset = address - array.ctypes.data
+        if 0 <= offset < array.nbytes and offset % array[0].nbytes == 0:
+            return name, offset // array[0].nbytes
+    return None
 
 
 def _attributes(env: SawyerXYZEnv) -> dict[str, Value]:
