@@ -52,7 +52,7 @@ def caging_reward(
 ) -> tuple[float, bool]:
     """Return `SawyerXYZEnv._gripper_caging_reward`, and whether it is a float32.
 
-        Args:
+    Args:
             gripper: With `tcp` up to date.
             effort: Last component of the action.
             obj: Where the object is.
