@@ -72,3 +72,17 @@ def hamacher_product(a: float, b: float, is_single: bool = False) -> float:
     product = rounded(a * b, is_single)
     denominator = rounded(rounded(a + b, is_single) - product, is_single)
     return rounded(product / denominator, is_single) if denominator > 0 else 0.0
+
+
+@kernel
+def scaled_distance(a: Float[np.ndarray, " 3"], b: Float[np.ndarray, " 3"], scale: tuple[float, float, float]) -> float:
+    """Return the distance of two points where each axis counts by a factor."""
+    return math.sqrt(
+        ((a[0] - b[0]) * scale[0]) ** 2 + ((a[1] - b[1]) * scale[1]) ** 2 + ((a[2] - b[2]) * scale[2]) ** 2
+    )
+
+
+@kernel
+def quat_error(quat: Float[np.ndarray, " 4"]) -> float:
+    """Return how far an orientation is from lying flat: the distance in the space of quaternions."""
+    return math.sqrt((quat[0] - 0.707) ** 2 + quat[1] ** 2 + quat[2] ** 2 + (quat[3] - 0.707) ** 2)

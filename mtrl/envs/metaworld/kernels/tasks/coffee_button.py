@@ -1,0 +1,55 @@
+"""coffee-button-v3: press the coffee machine's button.
+
+Stock: `metaworld.envs.sawyer_coffee_button_v3.SawyerCoffeeButtonEnvV3`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from metaworld.sawyer_xyz_env import SawyerXYZEnv
+
+from mtrl.envs.metaworld.kernels.arithmetic import distance, hamacher_product, long_tail
+from mtrl.envs.metaworld.kernels.compile import kernel
+from mtrl.envs.metaworld.kernels.gripper import Gripper, Point
+from mtrl.envs.metaworld.kernels.step import make_step
+from mtrl.envs.metaworld.kernels.views import fixed, site
+
+MAX_DIST = 0.03
+
+
+class Scene(NamedTuple):
+    """What the task looks at."""
+
+    target: Point
+    button: Point
+
+
+def scene(env: SawyerXYZEnv) -> Scene:
+    """Find it in an environment that was just reset."""
+    return Scene(target=fixed(env._target_pos), button=site(env, "buttonStart"))
+
+
+@kernel
+def observe(scene: Scene, objects: np.ndarray) -> None:
+    """Write position of the button and no rotation."""
+    objects[:3] = scene.button
+    objects[3] = 1.0
+
+
+@kernel
+def evaluate(gripper: Gripper, scene: Scene, obs: np.ndarray, action: np.ndarray) -> tuple[float, bool]:
+    """Return reward and success."""
+    obj = obs[4:7]
+    tcp_to_obj = distance(obj, gripper.tcp)
+    tcp_to_obj_init = distance(obj, gripper.init_tcp)
+    obj_to_target = abs(scene.target[1] - obj[1])
+    tcp_closed = max(obs[3], 0.0)
+    near_button = long_tail(tcp_to_obj, 0, 0.05, tcp_to_obj_init)
+    button_pressed = long_tail(obj_to_target, 0, 0.005, MAX_DIST)
+    reward = 2 * hamacher_product(tcp_closed, near_button)
+    if tcp_to_obj <= 0.05:
+        reward += 8 * button_pressed
+    return reward, obj_to_target <= 0.02
+
+
+step = make_step(observe, evaluate)
