@@ -72,7 +72,7 @@ def _reward_pos(wrench_center: np.ndarray, target_pos: np.ndarray) -> tuple[floa
     target_height = 0.02 * math.log(radius - threshold) + 0.2 if radius > threshold else 0.0
     error = math.sqrt(radius**2 + ((target_height - wrench_center[2]) * 3.0) ** 2)
     lifted = wrench_center[2] > 0.02 or radius < threshold
-    return 0.1 * float(lifted) + 0.9 * long_tail(error, 0, 0.02, 0.4), success
+    return (0.1 if lifted else 0.0) + 0.9 * long_tail(error, 0, 0.02, 0.4), success
 
 
 step = make_step(observe, evaluate)

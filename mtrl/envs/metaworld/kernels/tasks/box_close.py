@@ -59,7 +59,7 @@ def evaluate(gripper: Gripper, scene: Scene, obs: np.ndarray, action: np.ndarray
 
 @kernel
 def _reward_grab_effort(effort: float) -> float:
-    return rounded((min(max(float(effort), -1.0), 1.0) + 1.0), is_single=True) / 2.0
+    return rounded(min(max(float(effort), -1.0), 1.0) + 1.0, is_single=True) / 2.0
 
 
 @kernel
@@ -74,7 +74,7 @@ def _reward_pos(obs: np.ndarray, target_pos: np.ndarray) -> tuple[float, float]:
     in_place = long_tail(distance(hand, lid), 0, 0.02, 0.5)
     ready_to_lift = hamacher_product(above_floor, in_place)
     placed = long_tail(scaled_distance(target_pos, lid, ERROR_SCALE), 0, 0.05, 0.25)
-    return ready_to_lift, 0.2 * float(lid[2] > 0.04) + 0.8 * placed
+    return ready_to_lift, (0.2 if lid[2] > 0.04 else 0.0) + 0.8 * placed
 
 
 step = make_step(observe, evaluate)
