@@ -72,3 +72,9 @@ def hamacher_product(a: float, b: float, is_single: bool = False) -> float:
     product = rounded(a * b, is_single)
     denominator = rounded(rounded(a + b, is_single) - product, is_single)
     return rounded(product / denominator, is_single) if denominator > 0 else 0.0
+
+
+@kernel
+def length(vector: Float[np.ndarray, " 3"]) -> float:
+    """Return the Euclidean norm of a vector."""
+    return math.sqrt(vector[0] ** 2 + vector[1] ** 2 + vector[2] ** 2)
