@@ -86,3 +86,9 @@ def scaled_distance(a: Float[np.ndarray, " 3"], b: Float[np.ndarray, " 3"], scal
 def quat_error(quat: Float[np.ndarray, " 4"]) -> float:
     """Return how far an orientation is from lying flat: the distance in the space of quaternions."""
     return math.sqrt((quat[0] - 0.707) ** 2 + quat[1] ** 2 + quat[2] ** 2 + (quat[3] - 0.707) ** 2)
+
+
+@kernel
+def length(vector: Float[np.ndarray, " 3"]) -> float:
+    """Return the Euclidean norm of a vector."""
+    return math.sqrt(vector[0] ** 2 + vector[1] ** 2 + vector[2] ** 2)
