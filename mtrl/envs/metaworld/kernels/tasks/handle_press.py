@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from metaworld.sawyer_xyz_env import SawyerXYZEnv
+from metaworld.envs.sawyer_handle_press_v3 import SawyerHandlePressEnvV3
 
 from mtrl.envs.metaworld.kernels.arithmetic import distance, hamacher_product, long_tail
 from mtrl.envs.metaworld.kernels.compile import kernel
@@ -23,7 +23,7 @@ class Scene(NamedTuple):
     handle_init_pos: Point
 
 
-def scene(env: SawyerXYZEnv) -> Scene:
+def scene(env: SawyerHandlePressEnvV3) -> Scene:
     """Find it in an environment that was just reset."""
     return Scene(
         target=fixed(env._target_pos),

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from metaworld.sawyer_xyz_env import SawyerXYZEnv
+from metaworld.envs.sawyer_lever_pull_v3 import SawyerLeverPullEnvV3
 
 from mtrl.envs.metaworld.kernels.arithmetic import distance, hamacher_product, long_tail, scaled_distance
 from mtrl.envs.metaworld.kernels.compile import kernel
@@ -26,7 +26,7 @@ class Scene(NamedTuple):
     lever_axis: np.ndarray
 
 
-def scene(env: SawyerXYZEnv) -> Scene:
+def scene(env: SawyerLeverPullEnvV3) -> Scene:
     """Find it in an environment that was just reset."""
     return Scene(
         target=fixed(env._target_pos),

@@ -6,7 +6,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from metaworld.sawyer_xyz_env import SawyerXYZEnv
+from metaworld.envs.sawyer_peg_insertion_side_v3 import SawyerPegInsertionSideEnvV3
 
 from mtrl.envs.metaworld.kernels.arithmetic import distance, hamacher_product, long_tail, scaled_distance
 from mtrl.envs.metaworld.kernels.compile import kernel
@@ -34,7 +34,7 @@ class Scene(NamedTuple):
     obj_init_pos: Point
 
 
-def scene(env: SawyerXYZEnv) -> Scene:
+def scene(env: SawyerPegInsertionSideEnvV3) -> Scene:
     """Find it in an environment that was just reset."""
     return Scene(
         target=fixed(env._target_pos),
