@@ -92,3 +92,5 @@ def quat_error(quat: Float[np.ndarray, " 4"]) -> float:
 def length(vector: Float[np.ndarray, " 3"]) -> float:
     """Return the Euclidean norm of a vector."""
     return math.sqrt(vector[0] ** 2 + vector[1] ** 2 + vector[2] ** 2)
+
+

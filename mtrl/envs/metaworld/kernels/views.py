@@ -35,6 +35,11 @@ def site(env: SawyerXYZEnv, name: str) -> Float[np.ndarray, " 3"]:
     return env.data.site(name).xpos
 
 
+def site_mat(env: SawyerXYZEnv, name: str) -> Float[np.ndarray, " 9"]:
+    """Return the orientation of a site as a matrix by rows, live."""
+    return env.data.site(name).xmat
+
+
 def joint(env: SawyerXYZEnv, name: str) -> Float[np.ndarray, " dof"]:
     """Return the position of a joint, live."""
     return env.data.joint(name).qpos

@@ -1,0 +1,9 @@
+"""plate-slide-side-v3: slide the plate into the cabinet, sideways.
+
+`metaworld.envs.sawyer_plate_slide_side_v3.SawyerPlateSlideSideEnvV3`.
+It differs from plate-slide-back-v3 only in what a reset does.
+"""
+
+from mtrl.envs.metaworld.kernels.tasks.plate_slide_back import Scene, evaluate, observe, scene, step
+
+__all__ = ["Scene", "evaluate", "observe", "scene", "step"]
