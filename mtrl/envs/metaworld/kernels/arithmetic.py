@@ -72,3 +72,12 @@ def hamacher_product(a: float, b: float, is_single: bool = False) -> float:
     product = rounded(a * b, is_single)
     denominator = rounded(rounded(a + b, is_single) - product, is_single)
     return rounded(product / denominator, is_single) if denominator > 0 else 0.0
+
+
+@kernel
+def scaled_distance(
+    a: Float[np.ndarray, " 3"], b: Float[np.ndarray, " 3"], scaling: tuple[float, float, float]
+) -> float:
+    """Return the distance of two points in a space that is stretched along its axes."""
+    x, y, z = (a[0] - b[0]) * scaling[0], (a[1] - b[1]) * scaling[1], (a[2] - b[2]) * scaling[2]
+    return math.sqrt(x**2 + y**2 + z**2)
