@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mtrl.envs.metaworld.kernels.arithmetic import distance, hamacher_product, long_tail, rounded
+from mtrl.envs.metaworld.kernels.arithmetic import distance, distance_in_plane, hamacher_product, long_tail, rounded
 from mtrl.envs.metaworld.kernels.compile import kernel
 
 Point = Float[np.ndarray, " 3"]
@@ -92,3 +92,45 @@ def caging_reward(
 def _pad_reward(pad_y: float, obj_y: float, init_obj_y: float, obj_radius: float, pad_success_thresh: float) -> float:
     margin = abs(abs(pad_y - init_obj_y) - pad_success_thresh)
     return long_tail(abs(pad_y - obj_y), obj_radius, pad_success_thresh, margin)
+
+
+@kernel
+def pads_reward(
+    gripper: Gripper,
+    obj: Point,
+    init_obj: Point,
+    obj_radius: float,
+    grip_success_margin: float,
+    x_z_success_margin: float,
+) -> float:
+    """Return `_gripper_caging_reward` of the tasks that have their own: of the pads alone, not of the action.
+
+    These are push-back-v3, soccer-v3, sweep-v3 and sweep-into-v3.
+
+    Args:
+        gripper: With `tcp` up to date.
+        obj: Where the object is.
+        init_obj: `obj_init_pos`.
+        obj_radius: As in Meta-World, like the rest.
+        grip_success_margin: As in Meta-World.
+        x_z_success_margin: As in Meta-World.
+    """
+    pad_success_margin = 0.05
+    left = gripper.left_pad[1] - obj[1]
+    right = obj[1] - gripper.right_pad[1]
+    # Stock's init_left_pad and init_right_pad are the pads as they are now.
+    left_margin = abs(abs(obj[1] - gripper.left_pad[1]) - pad_success_margin)
+    right_margin = abs(abs(obj[1] - gripper.right_pad[1]) - pad_success_margin)
+    y_caging = hamacher_product(
+        long_tail(right, obj_radius, pad_success_margin, right_margin),
+        long_tail(left, obj_radius, pad_success_margin, left_margin),
+    )
+    y_gripping = hamacher_product(
+        long_tail(right, obj_radius, grip_success_margin, right_margin),
+        long_tail(left, obj_radius, grip_success_margin, left_margin),
+    )
+    x_z_margin = distance_in_plane(init_obj, gripper.init_tcp, 0, 2) - x_z_success_margin
+    x_z_caging = long_tail(distance_in_plane(gripper.tcp, obj, 0, 2), 0.0, x_z_success_margin, x_z_margin)
+    caging = hamacher_product(y_caging, x_z_caging)
+    gripping = y_gripping if caging > 0.95 else 0.0
+    return (caging + gripping) / 2

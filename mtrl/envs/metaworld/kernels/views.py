@@ -20,6 +20,11 @@ def body_quat(env: SawyerXYZEnv, name: str) -> Float[np.ndarray, " 4"]:
     return env.data.body(name).xquat
 
 
+def body_mat(env: SawyerXYZEnv, name: str) -> Float[np.ndarray, " 9"]:
+    """Return the orientation of a body as a matrix by rows, live."""
+    return env.data.body(name).xmat
+
+
 def geom(env: SawyerXYZEnv, name: str) -> Float[np.ndarray, " 3"]:
     """Return the position of a geom, live."""
     return env.data.geom(name).xpos

@@ -1,0 +1,54 @@
+"""window-close-v3: slide the window shut. `metaworld.envs.sawyer_window_close_v3.SawyerWindowCloseEnvV3`."""
+
+from typing import NamedTuple
+
+import numpy as np
+from metaworld.sawyer_xyz_env import SawyerXYZEnv
+
+from mtrl.envs.metaworld.kernels.arithmetic import distance, gaussian, hamacher_product, long_tail
+from mtrl.envs.metaworld.kernels.compile import kernel
+from mtrl.envs.metaworld.kernels.gripper import Gripper, Point
+from mtrl.envs.metaworld.kernels.step import make_step
+from mtrl.envs.metaworld.kernels.views import fixed, site
+
+TARGET_RADIUS = 0.05
+
+
+class Scene(NamedTuple):
+    """What the task looks at."""
+
+    target: Point
+    handle: Point
+    window_handle_pos_init: Point
+
+
+def scene(env: SawyerXYZEnv) -> Scene:
+    """Find it in an environment that was just reset."""
+    return Scene(
+        target=fixed(env._target_pos),
+        handle=site(env, "handleCloseStart"),
+        window_handle_pos_init=fixed(env.window_handle_pos_init),
+    )
+
+
+@kernel
+def observe(scene: Scene, objects: np.ndarray) -> None:
+    """Write the position of the handle; its orientation stays 0."""
+    objects[:3] = scene.handle
+
+
+@kernel
+def evaluate(gripper: Gripper, scene: Scene, obs: np.ndarray, action: np.ndarray) -> tuple[float, bool]:
+    """Return reward and success."""
+    obj, tcp, target = scene.handle, gripper.tcp, scene.target
+    target_to_obj = abs(obj[0] - target[0])
+    target_to_obj_init = abs(scene.window_handle_pos_init[0] - target[0])
+    in_place = long_tail(target_to_obj, 0.0, TARGET_RADIUS, abs(target_to_obj_init - TARGET_RADIUS))
+    handle_radius = 0.02
+    tcp_to_obj = distance(obj, tcp)
+    tcp_to_obj_init = distance(scene.window_handle_pos_init, gripper.init_tcp)
+    reach = gaussian(tcp_to_obj, 0.0, handle_radius, abs(tcp_to_obj_init - handle_radius))
+    return 10 * hamacher_product(reach, in_place), target_to_obj <= TARGET_RADIUS
+
+
+step = make_step(observe, evaluate)
