@@ -40,6 +40,7 @@ class NativeSawyerEnv:
             np.array(env.mocap_high, dtype=np.float64),
             env.data.ctrl,
         )
+        self._bounds = env.sawyer_observation_space.low, env.sawyer_observation_space.high
         self._claws = body(env, "rightclaw"), body(env, "leftclaw")
         self._snapshots: dict[int, dict[str, Any]] = {}
         self._num_steps = 0
@@ -75,6 +76,8 @@ class NativeSawyerEnv:
         env = self._stock.env
         env.curr_path_length = self._num_steps
         env._prev_obs = self._frame.current.copy()  # noqa: SLF001
+        if hasattr(self._task, "keep"):
+            self._task.keep(env, self._scene)
         return {"goal": self._stock.goal, "last_obs": self._last_obs.copy(), **take(env)}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -93,7 +96,6 @@ class NativeSawyerEnv:
         env = self._stock.env
         self._gripper = gripper(env)
         self._scene = self._task.scene(env)
-        space = env.sawyer_observation_space
         self._num_steps = env.curr_path_length
-        self._frame = Frame(np.zeros(39), np.array(env._prev_obs), space.low, space.high)  # noqa: SLF001
+        self._frame = Frame(np.zeros(39), np.array(env._prev_obs), *self._bounds)  # noqa: SLF001
         self._last_obs = self._stock.last_obs

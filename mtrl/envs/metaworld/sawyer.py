@@ -51,6 +51,7 @@ class SawyerEnv:
         self.env: SawyerXYZEnv = env_class(reward_function_version="v2")
         self._signs = [self.env.data.warning[sign] for sign in UNSTABLE]  # live: MuJoCo counts in them
         self._tasks = [_stock_task(task_name, env_class, vector) for vector in goals]
+        self.env.set_task(self._tasks[0])  # with the goal in sight from now on, also where a state is restored
         self.goal = -1
         self.last_obs = np.zeros(0, np.float32)
 

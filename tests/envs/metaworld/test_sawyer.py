@@ -125,7 +125,7 @@ def test_an_exploding_simulation_is_invalid_and_the_next_episode_is_clean(speed,
     env = SawyerEnv("push-v3", GOALS["push-v3"])
     env.reset(0)
     before = env.step(np.zeros(4)).obs
-    env._env.data.qvel[:] = speed
+    env.env.data.qvel[:] = speed
     transition = env.step(np.zeros(4))
     assert "unstable" in caplog.text
     assert not transition.valid

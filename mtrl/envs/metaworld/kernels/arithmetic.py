@@ -71,7 +71,7 @@ def hamacher_product(a: float, b: float, is_single: bool = False) -> float:
     a, b = rounded(a, is_single), rounded(b, is_single)
     product = rounded(a * b, is_single)
     denominator = rounded(rounded(a + b, is_single) - product, is_single)
-    return rounded(product / denominator, is_single) if denominator > 0 else 0.0
+    return 0.0 if denominator <= 0 else rounded(product / denominator, is_single)  # what is no number stays none
 
 
 @kernel
@@ -92,5 +92,3 @@ def quat_error(quat: Float[np.ndarray, " 4"]) -> float:
 def length(vector: Float[np.ndarray, " 3"]) -> float:
     """Return the Euclidean norm of a vector."""
     return math.sqrt(vector[0] ** 2 + vector[1] ** 2 + vector[2] ** 2)
-
-

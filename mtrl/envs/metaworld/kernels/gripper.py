@@ -53,18 +53,16 @@ def caging_reward(
     """Return `SawyerXYZEnv._gripper_caging_reward`, and whether it is a float32.
 
     Args:
-            gripper: With `tcp` up to date.
-            effort: Last component of the action.
-            obj: Where the object is.
-            init_obj: `obj_init_pos`.
-            obj_radius: As in Meta-World, like the rest.
-            pad_success_thresh: As in Meta-World.
-            object_reach_radius: As in Meta-World.
-            xz_thresh: As in Meta-World.
-            density: _FIRM = 0.97
-
-    PLAIN, HIGH_DENSITY or MEDIUM_DENSITY.
-            desired_effort: As in Meta-World.
+        gripper: With `tcp` up to date.
+        effort: Last component of the action.
+        obj: Where the object is.
+        init_obj: `obj_init_pos`.
+        obj_radius: As in Meta-World, like the rest.
+        pad_success_thresh: As in Meta-World.
+        object_reach_radius: As in Meta-World.
+        xz_thresh: As in Meta-World.
+        density: PLAIN, HIGH_DENSITY or MEDIUM_DENSITY.
+        desired_effort: As in Meta-World.
     """
     left = _pad_reward(gripper.left_pad[1], obj[1], init_obj[1], obj_radius, pad_success_thresh)
     right = _pad_reward(gripper.right_pad[1], obj[1], init_obj[1], obj_radius, pad_success_thresh)

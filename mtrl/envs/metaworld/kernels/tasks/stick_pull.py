@@ -1,5 +1,8 @@
 """stick-pull-v3: pull the thermos with the stick. `metaworld.envs.sawyer_stick_pull_v3.SawyerStickPullEnvV3`."""
 
+# The stock class has attributes that its base has not.
+# pyright: reportAttributeAccessIssue=false
+
 from typing import NamedTuple
 
 import numpy as np

@@ -1,5 +1,8 @@
 """window-close-v3: slide the window shut. `metaworld.envs.sawyer_window_close_v3.SawyerWindowCloseEnvV3`."""
 
+# The stock class has attributes that its base has not.
+# pyright: reportAttributeAccessIssue=false
+
 from typing import NamedTuple
 
 import numpy as np

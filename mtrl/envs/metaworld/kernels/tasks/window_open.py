@@ -1,5 +1,8 @@
 """window-open-v3: slide the window open. `metaworld.envs.sawyer_window_open_v3.SawyerWindowOpenEnvV3`."""
 
+# The stock class has attributes that its base has not.
+# pyright: reportAttributeAccessIssue=false
+
 from typing import NamedTuple
 
 import numpy as np
