@@ -26,7 +26,7 @@ def _fingerprint() -> str:
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
 
 
-config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR") or str(cache_folder() / f"kernels-{_fingerprint()}")
+config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR") or str(cache_folder() / f"kernels-{_fingerprint()}")  # pyright: ignore[reportAttributeAccessIssue] - made at run time
 
 
 def kernel(function: Function) -> Function:
