@@ -6,7 +6,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from metaworld.sawyer_xyz_env import SawyerXYZEnv
+from metaworld.envs.sawyer_stick_pull_v3 import SawyerStickPullEnvV3
 
 from mtrl.envs.metaworld.kernels.arithmetic import distance, hamacher_product, long_tail, scaled_distance
 from mtrl.envs.metaworld.kernels.compile import kernel
@@ -31,7 +31,7 @@ class Scene(NamedTuple):
     obj_init_pos: Point
 
 
-def scene(env: SawyerXYZEnv) -> Scene:
+def scene(env: SawyerStickPullEnvV3) -> Scene:
     """Find it in an environment that was just reset."""
     return Scene(
         target=fixed(env._target_pos),

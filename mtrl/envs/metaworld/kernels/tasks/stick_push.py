@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
-from metaworld.sawyer_xyz_env import SawyerXYZEnv
+from metaworld.envs.sawyer_stick_push_v3 import SawyerStickPushEnvV3
 
 from mtrl.envs.metaworld.kernels.arithmetic import distance, long_tail
 from mtrl.envs.metaworld.kernels.compile import kernel
@@ -41,7 +41,7 @@ class Scene(NamedTuple):
     """Geom of the stick."""
 
 
-def scene(env: SawyerXYZEnv) -> Scene:
+def scene(env: SawyerStickPushEnvV3) -> Scene:
     """Find it in an environment that was just reset."""
     places = Places(
         target=fixed(env._target_pos),

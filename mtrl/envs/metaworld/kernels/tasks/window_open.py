@@ -6,7 +6,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from metaworld.sawyer_xyz_env import SawyerXYZEnv
+from metaworld.envs.sawyer_window_open_v3 import SawyerWindowOpenEnvV3
 
 from mtrl.envs.metaworld.kernels.arithmetic import distance, hamacher_product, long_tail
 from mtrl.envs.metaworld.kernels.compile import kernel
@@ -26,7 +26,7 @@ class Scene(NamedTuple):
     window_handle_pos_init: Point
 
 
-def scene(env: SawyerXYZEnv) -> Scene:
+def scene(env: SawyerWindowOpenEnvV3) -> Scene:
     """Find it in an environment that was just reset."""
     return Scene(
         target=fixed(env._target_pos),
