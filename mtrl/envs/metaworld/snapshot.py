@@ -39,8 +39,9 @@ def restore(env: SawyerXYZEnv, state: dict[str, Any]) -> None:
     for name in _attributes(env).keys() | state["attributes"].keys():
         if name in state["attributes"]:
             env.__dict__[name] = _decode(state["attributes"][name])
-    for name, (array, row) in state["views"].items():
-        env.__dict__[name] = getattr(env.data, array)[row]
+    for name, place in state["views"].items():
+        array, row = place.split()
+        env.__dict__[name] = getattr(env.data, array)[int(row)]
 
 
 def _poses(env: SawyerXYZEnv) -> dict[str, Float[np.ndarray, "..."]]:
@@ -64,15 +65,15 @@ def _model(env: SawyerXYZEnv) -> dict[str, Float[np.ndarray, "..."]]:
     return {"body_pos": model.body_pos, "body_quat": model.body_quat, "site_pos": model.site_pos}
 
 
-def _place(env: SawyerXYZEnv, value: object) -> tuple[str, int] | None:
-    """Return which row of which array of the simulation an attribute shows; None where it shows none."""
+def _place(env: SawyerXYZEnv, value: object) -> str | None:
+    """Return which row of which array of the simulation an attribute shows, as "xpos 3"; None where it shows none."""
     if not (isinstance(value, np.ndarray) and _is_view(value) and value.size):
         return None
     address = value.ctypes.data
     for name, array in _poses(env).items():
         offset = address - array.ctypes.data
         if 0 <= offset < array.nbytes and offset % array[0].nbytes == 0:
-            return name, offset // array[0].nbytes
+            return f"{name} {offset // array[0].nbytes}"
     return None
 
 
