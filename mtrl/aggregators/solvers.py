@@ -16,7 +16,7 @@ from torch import Tensor
 _SHORTEST = 1e-18
 # Eigenvalues of a cosine matrix below this times the largest count as zero: angles of 1e-6, ten times float32's.
 _RANK_EPS = 1e-12
-_GUESSES = 10  # of what is positive; 2 to 6 suffice, but where they do not it may never end
+_GUESSES = 20  # of what is positive; 1 to 9 suffice, or it may never end
 _GUESSED_RESIDUAL = 1e-13  # of the conditions of a minimum, relative to its largest variable
 _QUADRATIC_STEPS = 35  # 20 reach the last digit; where a bound holds without pressing, each step halves the error
 _SETTLED_GAP = 1e-26  # product of a variable and its slack, so 1e-13 in each where neither presses
