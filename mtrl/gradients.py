@@ -144,13 +144,14 @@ def _aggregate_gradients(
     losses_ahead: LossesAhead | None,
 ) -> Update:
     """Let the aggregator look at the gradients and apply what it decides."""
-    products = gramian(rows)
-    nonfinite = ~(gradients.losses.isfinite() & products.diagonal().isfinite()) | _nonfinite(gradients.private)
+    products = gramian(rows) if aggregator.need.has_gramian else None
+    is_broken = _nonfinite(gradients.shared) if products is None else ~products.diagonal().isfinite()
+    nonfinite = ~gradients.losses.isfinite() | is_broken | _nonfinite(gradients.private)
     system = GradientSystem(
         num_tasks=len(nonfinite),
         losses=gradients.losses,
         # Solvers raise on NaN; the update is thrown away in that case, so any finite system will do.
-        gramian=torch.where(nonfinite.any(), 0.0, products),
+        gramian=None if products is None else torch.where(nonfinite.any(), 0.0, products),
         rows=rows if aggregator.need == Need.ROWS else None,
         generator=generator,
         losses_ahead=losses_ahead,
@@ -221,9 +222,9 @@ def _gramian_of_own_rows(leaves: Sequence[Tensor]) -> Float[Tensor, "task task"]
     return torch.stack([leaf.double().square().flatten(1).sum(1) for leaf in leaves]).sum(0).diag()
 
 
-def _nonfinite(private: Parameters) -> Tensor | bool:
-    """Return (task,) which tasks have a private gradient that is not finite; False where there are none."""
-    flags = [~leaf[:, None].flatten(1).isfinite().all(1) for leaf in private.values()]
+def _nonfinite(gradients: Parameters) -> Tensor | bool:
+    """Return (task,) which tasks have a gradient, (task, *shape), that is not finite; False where there are none."""
+    flags = [~leaf[:, None].flatten(1).abs().amax(1).isfinite() for leaf in gradients.values()]
     return torch.stack(flags).any(0) if flags else False
 
 
@@ -303,7 +304,7 @@ def backward(
         GradientSystem(
             num_tasks=len(losses),
             losses=values.detach(),
-            gramian=gramian(rows) if rows else None,
+            gramian=gramian(rows) if aggregator.need.has_gramian else None,
             rows=rows if aggregator.need == Need.ROWS else None,
             generator=generator or aggregator.own_generator(shared[0].device),
             losses_ahead=_look_ahead_in_place(evaluate, shared, rows) if evaluate is not None and rows else None,
