@@ -3,7 +3,7 @@
 For every method, number of tasks and size of network, on the task gradients of one critic update (twin critics, three
 layers, 128 transitions per task, random data), times apart what an update pays on top of them:
     Gramian      inner products of the gradients, accumulated in float64
-    weights      the method itself, on the Gramian (for methods that see the gradients: with their combination)
+    weights      the method itself, on the Gramian (methods that see the gradients: on those, with their combination)
     combination  the weighted sum of the gradients
 and in the same turns the task gradients themselves (the engine's vmap, one backward pass of the mapped loss) and
 torchjd's aggregator on the same Jacobian, in float64, where its Gramian is as exact as ours, and in float32. The
@@ -11,8 +11,8 @@ variants take turns, so that a change of the machine's speed hits all alike; the
 
     python -m scripts.bench_aggregators --output results/aggregators.md
 
-takes about five minutes on one core. torchjd is part of the extra `test`; its CAGrad, Nash-MTL, UPGrad and DualProj need
-packages of its own (pip install "torchjd[full]"), and are left out without them.
+takes about five minutes on one core. torchjd is part of the extra `test`; its CAGrad, Nash-MTL, UPGrad and DualProj
+need packages of their own (pip install "torchjd[full]"), and are left out without them.
 """
 
 import argparse
@@ -61,11 +61,11 @@ TORCHJD: dict[str, tuple[Callable[[int], Callable[[Tensor], Tensor]], tuple[str,
 """Method -> from the number of tasks to torchjd's, and the packages that it needs."""
 
 SHARES = {10: 0.30, 50: 0.75}
-"""Number of tasks -> what Gramian, weights and combination may take of the task gradients' time, at 0.35M parameters."""
+"""Number of tasks -> what a method may take of the task gradients' time, at 0.35M parameters."""
 MOST_MEMORY = 1.2
-"""Peak of Gramian and combination in Jacobians, that one included."""
-MANY_ELEMENTS = 1e8
-"""Of a Jacobian: above it three rounds must do."""
+"""Peak of Gramian and combination in Jacobians, that one included; the direction is 1 / T of one."""
+MANY_ELEMENTS, MOST_ROUNDS_OF_MANY = 1e8, 3
+"""Elements of a Jacobian above which fewer rounds must do."""
 
 PEAK = """
 import sys, torch
@@ -106,6 +106,8 @@ class Measured(NamedTuple):
     gramian: float
     plain_gramian: float
     """In float32, leaf @ leaf.T per leaf."""
+    conversion: float
+    """Of the Jacobian to float64, which torchjd needs for a Gramian like ours."""
     peak: float | None
     """Memory of Gramian and combination, in Jacobians; None where the system does not tell."""
     methods: dict[str, Times]
@@ -113,8 +115,8 @@ class Measured(NamedTuple):
     def total(self, method: str) -> float:
         """Return what the method takes on top of the task gradients."""
         times = self.methods[method]
-        sees_gramian = times.need >= Need.GRAMIAN  # of the parameters' gradients
-        return (self.gramian if sees_gramian else 0.0) + times.weights + times.combination
+        needs_gramian = times.need in (Need.GRAMIAN, Need.LOOKAHEAD)
+        return (self.gramian if needs_gramian else 0.0) + times.weights + times.combination
 
 
 def main() -> None:
@@ -160,7 +162,7 @@ def measure(num_tasks: int, size: str, methods: list[str], rounds: int) -> Measu
     rows: Rows = tuple(leaf.detach() for leaf in gradients.shared.values())
     num_params = sum(leaf[0].numel() for leaf in rows)
     if num_tasks * num_params > MANY_ELEMENTS:
-        rounds = min(rounds, 3)
+        rounds = min(rounds, MOST_ROUNDS_OF_MANY)
     system = GradientSystem(
         num_tasks=num_tasks,
         losses=gradients.losses.detach(),
@@ -175,6 +177,7 @@ def measure(num_tasks: int, size: str, methods: list[str], rounds: int) -> Measu
         "per task": per_task,
         "gramian": partial(gramian, rows),
         "plain gramian": partial(plain_gramian, rows),
+        "conversion": jacobian.double,
     }
     for method in methods:
         variants |= {(method, part): variant for part, variant in parts(method, system, rows, jacobians).items()}
@@ -186,6 +189,7 @@ def measure(num_tasks: int, size: str, methods: list[str], rounds: int) -> Measu
         per_task=seconds["per task"],
         gramian=seconds["gramian"],
         plain_gramian=seconds["plain gramian"],
+        conversion=seconds["conversion"],
         peak=peak(num_tasks, [tuple(leaf.shape[1:]) for leaf in rows]),
         methods={
             method: Times(
@@ -247,11 +251,11 @@ def head(threads: int, note: str | None) -> list[str]:
         f"commit {about['commit']}; {about['cpu']}, {threads} thread(s); {named}.",
         *([note] if note else []),
         "",
-        "All times are medians in ms, of variants that took turns. *Total* is the Gramian, the weights and the",
-        "combination: what an update pays on top of its task gradients, and *share* the same relative to those. Methods",
-        "that see losses only need no Gramian; in training they need no task gradients and no combination either.",
-        "GradDrop, MoCo and DB-MTL combine by themselves. *torchjd* is its aggregator on the Jacobian as one float64",
-        "matrix, ready made (its concatenation and conversion are not counted).",
+        "All times are medians in ms, of variants that took turns. *Total* is Gramian (where the method sees one),",
+        "weights and combination: what an update pays on top of its task gradients; *share* is relative to those.",
+        "Methods that see losses only, in training, need neither task gradients nor combination. GradDrop, MoCo and",
+        "DB-MTL combine by themselves. *torchjd* is its aggregator on the Jacobian as one matrix of float64, where its",
+        "Gramian is as exact as ours; the matrix lies ready, neither its concatenation nor its conversion is counted.",
         "",
     ]
 
@@ -274,8 +278,8 @@ def summary(found: list[Measured]) -> list[str]:
         compared = sum(times.torchjd is not None for times in one.methods.values())
         rest = f" of {compared}; slower: {', '.join(slower)} times" if slower else f" of {compared}"
         lines.append(f"- {where}: not slower than torchjd: {_met(not slower)}, {compared - len(slower)}{rest}.")
-        if one.peak is not None:
-            least = 1 + 1 / one.num_tasks
+        least = 1 + 1 / one.num_tasks
+        if one.peak is not None and least < MOST_MEMORY:
             lines.append(
                 f"- {where}: peak memory of Gramian and combination below {MOST_MEMORY} Jacobians: "
                 f"{_met(one.peak < MOST_MEMORY)}, {one.peak:.2f} (Jacobian and direction alone: {least:.2f})."
@@ -293,8 +297,8 @@ def table(one: Measured) -> list[str]:
         "",
         f"## {one.num_tasks} tasks, {one.num_params:,} parameters",
         "",
-        f"Task gradients {1e3 * one.per_task:.1f} ms, Gramian {1e3 * one.gramian:.2f} ms "
-        f"(in float32: {1e3 * one.plain_gramian:.2f} ms).",
+        f"Task gradients {_ms(one.per_task)} ms, Gramian {_ms(one.gramian)} (in float32 {_ms(one.plain_gramian)}),",
+        f"conversion of the Jacobian to float64 {_ms(one.conversion)}.",
         "",
         "| method | weights | combination | total | share | torchjd | ours / torchjd | torchjd, float32 |",
         "|---|---|---|---|---|---|---|---|",

@@ -94,7 +94,7 @@ def ball_step(
 ) -> Float[Tensor, " task"]:
     """Return c y / ||sum y_i u_i|| for the y >= 0 that minimises (q^T y + c ||sum y_i u_i||) / b^T y.
 
-    Of the step x = c y / ||sum y_i u_i|| the conditions are q + C x >= mu b, equal where x > 0, and x^T C x = c^2. Where
+    Of the step x = c y / ||sum y_i u_i|| the conditions are q + C x >= mu b, equal where x > 0, and x^T C x = c^2. Once
     it is known which x_i are positive, C x = mu b - q among them, and mu is the root of a quadratic equation.
     """
     if not can_look(q.device):

@@ -57,9 +57,13 @@ def gramian(rows: Sequence[Tensor]) -> Float[Tensor, "task task"]:
     total = rows[0].new_zeros(num_tasks, num_tasks, dtype=torch.float64)
     for leaf in rows:
         for chunk in chunks(leaf):
-            wide = chunk.double()
-            total.addmm_(wide, wide.T)
+            _add_products(total, chunk.double())
     return total
+
+
+def _add_products(total: Float[Tensor, "task task"], columns: Float[Tensor, "task column"]) -> None:
+    """Add the inner products over some columns; a function, so that these are freed before the next are converted."""
+    total.addmm_(columns, columns.T)
 
 
 def chunks(leaf: Float[Tensor, "task *shape"]) -> Sequence[Float[Tensor, "task column"]]:
