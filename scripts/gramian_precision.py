@@ -71,7 +71,8 @@ def errors(method: str, jacobian: Tensor) -> tuple[float, float]:
     exact = direct(method, gramian((wide,)), wide)
     plain = direct(method, (jacobian @ jacobian.T).double(), jacobian)
     ours = direct(method, gramian((jacobian,)), jacobian)
-    return tuple(float((found.double() - exact).norm() / exact.norm()) for found in (plain, ours))
+    plain_error, our_error = (float((found.double() - exact).norm() / exact.norm()) for found in (plain, ours))
+    return plain_error, our_error
 
 
 def direct(method: str, products: Tensor, jacobian: Tensor) -> Tensor:
@@ -101,9 +102,10 @@ def table(found: dict[str, dict[float, list[tuple[float, float]]]], subject: str
         "",
         f"{subject}, entries in float32, at four condition numbers. Each cell: relative error of the",
         "direction of a fresh object, median (and worst) over the seeds, with the Gramian accumulated in float32, and",
-        "with ours, in float64 from the same entries. Reference: everything in float64. What is left of the error with",
-        "ours comes from combining the rows in float32. Every method gets the same float64 Gramian; aggregators.md says",
-        "what it costs beside a float32 one. GradNorm weighs equally in its first update, whatever the Gramian.",
+        "with ours, in float64 from the same entries. Reference: everything in float64. What is left of the error",
+        "with ours comes from combining the rows in float32. Every method gets the same float64 Gramian;",
+        "aggregators.md says what it costs beside a float32 one. GradNorm weighs equally in its first update, whatever",
+        "the Gramian.",
         "",
         "| method | " + " | ".join(f"{condition:g}: float32 | ours" for condition in CONDITIONS) + " |",
         "|---" * (1 + 2 * len(CONDITIONS)) + "|",

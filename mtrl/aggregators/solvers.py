@@ -114,15 +114,22 @@ def guess_positive(
     Source: Hintermueller, Ito, Kunisch, "The Primal-Dual Active Set Strategy as a Semismooth Newton Method", SIAM J.
     Optimization 2002, algorithm 1.
     """
+    x, z = solve(is_positive)
     for _ in range(_GUESSES):
-        x, z = solve(is_positive)
-        tolerance = _GUESSED_RESIDUAL * x.abs().amax(-1, keepdim=True).clamp(min=1)
-        is_wrong = torch.where(is_positive, x, z) < -tolerance
+        is_wrong = torch.where(is_positive, x, z) < -_rounding(x)
         if not is_wrong.any():
             break
         is_positive = is_positive ^ is_wrong
-    residual = torch.where(is_positive, z, x).abs()  # NaN where the system had no solution
-    return x.clamp(min=0), ((residual <= tolerance) & ~is_wrong).all(-1)
+        x, z = solve(is_positive)
+    # Not so where the guesses ran out or a linear system had no solution, which may show as NaN.
+    is_right = torch.where(is_positive, x, z) >= -_rounding(x)
+    is_solved = torch.where(is_positive, z, x).abs() <= _rounding(x)
+    return x.clamp(min=0), (is_right & is_solved).all(-1)
+
+
+def _rounding(x: Tensor) -> Tensor:
+    """Return (..., 1) below what x and its slope count as zero."""
+    return _GUESSED_RESIDUAL * x.abs().amax(-1, keepdim=True).clamp(min=1)
 
 
 def interior_point(Q: Float[Tensor, "task task"], slope: Float[Tensor, "*batch task"]) -> Float[Tensor, "*batch task"]:
