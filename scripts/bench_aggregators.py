@@ -138,7 +138,7 @@ def main() -> None:
         for num_tasks in args.tasks:
             found.append(measure(num_tasks, size, args.methods, args.rounds))
             print(f"measured: {num_tasks} tasks, {size}", file=sys.stderr)
-    lines += summary(found)
+    lines += ["## Targets", "", *summary(found)]
     for one in found:
         lines += table(one)
     text = "\n".join(lines) + "\n"
@@ -262,7 +262,7 @@ def head(threads: int, note: str | None) -> list[str]:
 
 def summary(found: list[Measured]) -> list[str]:
     """Return the targets and what became of them."""
-    lines = ["## Targets", ""]
+    lines = []
     for one in found:
         where = f"{one.num_tasks} tasks, {one.size}"
         worst = max(one.methods, key=one.total)
