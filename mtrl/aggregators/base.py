@@ -22,9 +22,14 @@ class Need(IntEnum):
     GRAMIAN = 2
     """The inner products of the task gradients."""
     ROWS = 3
-    """The task gradients themselves."""
+    """The task gradients themselves, and no inner products of them: few such methods want any."""
     LOOKAHEAD = 4
     """The Gramian, and the same losses at other parameters."""
+
+    @property
+    def has_gramian(self) -> bool:
+        """Whether the method sees inner products."""
+        return self in (Need.REPRESENTATION, Need.GRAMIAN, Need.LOOKAHEAD)
 
 
 class Aggregator(nn.Module, ABC):
@@ -101,7 +106,7 @@ class Aggregator(nn.Module, ABC):
         system = GradientSystem(
             num_tasks=num_tasks,
             losses=losses,
-            gramian=gramian(rows) if self.need > Need.LOSSES else None,
+            gramian=gramian(rows) if self.need.has_gramian else None,
             rows=rows if self.need == Need.ROWS else None,
             generator=generator or self.own_generator(jacobian.device),
         )
