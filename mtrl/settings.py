@@ -45,6 +45,14 @@ class _Configured(Protocol):
     Config: type
 
 
+class _Method(_Configured, Protocol):
+    """What the registry of aggregators holds."""
+
+    def __call__(self, config: object, /) -> "Aggregator":
+        """Build the method."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything that determines a run. The type of a component's config is the `Config` of the class chosen."""
@@ -107,15 +115,11 @@ def build(request: Request) -> Settings:
         raise UsageError(_explain_missing_env(request.options))
     request, remarks = _spare_actor(request)
     classes = _config_classes(request.names)
-    values: dict[str, dict[str, object]] = {section: {} for section in classes}
     for key, option in request.options.items():
         section, _, name = key.rpartition(".")
-        if section not in classes or name not in _fields(classes[section]):
-            if option.carried:
-                continue
+        if not option.carried and (section not in classes or name not in _fields(classes[section])):
             raise UsageError(_explain_unknown(key, option, request.names, classes))
-        values[section][name] = _convert(option, typing.get_type_hints(classes[section])[name])
-    configs = {section: _build(section, classes[section], values[section], request.options) for section in classes}
+    configs = {section: _build(section, classes[section], request.options) for section in classes}
     return Settings(
         env=request.names["env"],
         agent=request.names["agent"],
@@ -139,9 +143,8 @@ def _spare_actor(request: Request) -> tuple[Request, tuple[str, ...]]:
     An actor's loss is about minus the value of its actions: negative as soon as there is something to gain.
     """
     key = "actor.aggregator"
-    kind, registry = COMPONENTS[key]
     name = request.names[key]
-    if not cast("type[Aggregator]", resolve(registry, kind, name)).needs_positive_losses:
+    if not _needs_positive_losses(request, key):
         return request, ()
     option = request.naming[key]
     if option.flag != "--aggregator" or request.names["critic.aggregator"] != name:
@@ -156,6 +159,17 @@ def _spare_actor(request: Request) -> tuple[Request, tuple[str, ...]]:
     }
     spared = dataclasses.replace(request, names=request.names | {key: "mean"}, options=others)
     return spared, (f"{name} needs positive losses, and an actor's are negative: critic {name}, actor mean",)
+
+
+def _needs_positive_losses(request: Request, key: str) -> bool:
+    """Ask the method as its options make it. Those it does not have are refused later, and not by this question."""
+    kind, registry = COMPONENTS[key]
+    method = cast("_Method", resolve(registry, kind, request.names[key]))
+    config = _build(key, method.Config, request.options)
+    try:
+        return method(config).needs_positive_losses
+    except ValueError as problem:
+        raise UsageError(f"{flag_of(key)}: {problem}") from problem
 
 
 def valid_flags(names: Mapping[str, str]) -> list[str]:
@@ -200,8 +214,11 @@ def _plain(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
-def _build(section: str, config_class: type, values: dict[str, object], options: Mapping[str, Option]) -> Any:
-    """Build a config; name the flag where the config refuses a value."""
+def _build(section: str, config_class: type, options: Mapping[str, Option]) -> Any:
+    """Build a config from those of the options that are its fields; name the flag where it refuses a value."""
+    hints = typing.get_type_hints(config_class)
+    given = {name: options[_key(section, name)] for name in _fields(config_class) if _key(section, name) in options}
+    values = {name: _convert(option, hints[name]) for name, option in given.items()}
     try:
         return config_class(**values)
     except ValueError as error:

@@ -34,6 +34,7 @@ class Aggregator(nn.Module, ABC):
     `state_dict` and `load_state_dict` carry it. Two uses of one method (critic and actor, say) need two objects.
 
     Subclasses implement `aggregate`, set `need`, and where they look again after the step, `observes` and `observe`.
+    Where options decide on one of these facts, `__init__` sets it on the object; ask objects, not classes.
     """
 
     need: Need = Need.GRAMIAN

@@ -49,6 +49,7 @@ class GradNorm(Aggregator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        self.needs_positive_losses = config.alpha > 0
 
     def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
         """Start with equal weights and no losses seen."""
