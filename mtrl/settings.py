@@ -17,6 +17,7 @@ import yaml
 
 from mtrl import envs
 from mtrl.flags import COMPONENTS, NAME_FLAGS, Option, Request, UsageError, flag_of
+from mtrl.option_docs import choices
 from mtrl.registry import resolve
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import mtrl.trainer
     from mtrl.aggregators.base import Aggregator
 
-__all__ = ["Settings", "build", "choices", "valid_flags"]
+__all__ = ["Settings", "build", "valid_flags"]
 
 _METHODS = ("critic.aggregator", "actor.aggregator")
 
@@ -181,11 +182,6 @@ def valid_flags(names: Mapping[str, str]) -> list[str]:
     return [flag_of(key) for key in dict.fromkeys(keys)]
 
 
-def choices(config_class: type, name: str) -> tuple[str, ...]:
-    """Return the words the field `name` chooses from; none where it is no choice."""
-    return _choices(typing.get_type_hints(config_class)[name])
-
-
 def _config_classes(names: Mapping[str, str]) -> dict[str, type]:
     """Return the config class of each part by the prefix of its flags."""
     from mtrl import replay, trainer
@@ -240,14 +236,8 @@ def _convert(option: Option, hint: Any) -> object:
             return tyro.cli(hint, args=option.words, console_outputs=False, config=(tyro.conf.FlagConversionOff,))
     except SystemExit as error:
         found = repr(" ".join(option.words)) if option.words else "nothing"
-        near = _nearest(" ".join(option.words), _choices(hint))
+        near = _nearest(" ".join(option.words), choices(hint))
         raise UsageError(f"{option}: expected {_expected(hint)}, got {found}.{near}") from error
-
-
-def _choices(hint: object) -> tuple[str, ...]:
-    if typing.get_origin(hint) is Literal:
-        return tuple(map(str, typing.get_args(hint)))
-    return tuple(choice for part in typing.get_args(hint) for choice in _choices(part))
 
 
 def _expected(hint: object) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mtrl import aggregators, cli, configs, settings
-from mtrl.registry import resolve
 from mtrl.flags import DEFAULTS
+from mtrl.registry import resolve
 
 ROOT = Path(__file__).parents[1]
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -27,6 +27,16 @@ class Need(IntEnum):
     """The Gramian, and the same losses at other parameters."""
 
 
+class Invariance(Enum):
+    """What may change about the tasks without turning the direction. Its length may change with it."""
+
+    GRADIENT_SCALES = "gradients"
+    """The gradient of each task is multiplied by a positive number of its own, another one in every update. Where a
+    method does not look at losses, this covers every increasing transform of every loss."""
+    LOSS_SCALES = "losses"
+    """The loss of each task, and its gradient with it, is multiplied by a positive number of its own: another unit."""
+
+
 class Aggregator(nn.Module, ABC):
     """Combines the gradients of T tasks into one direction.
 
@@ -42,6 +52,8 @@ class Aggregator(nn.Module, ABC):
     """Whether `observe` must be called with the losses after the step, on the same batch."""
     needs_positive_losses: bool = False
     """Whether the method means nothing where losses are negative, as an actor's are. It stays finite there."""
+    invariances: frozenset[Invariance] = frozenset()
+    """What does not turn the direction. Declared only where it holds for every gradient system."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mtrl.aggregators.base import WeightedAggregator, check_task_weights
+from mtrl.aggregators.base import Invariance, WeightedAggregator, check_task_weights
 from mtrl.aggregators.solvers import solve_cosines, unit_system
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
@@ -20,6 +20,8 @@ class ConFIG(WeightedAggregator):
     equations 2 and 3, on the Gramian: x = U^T C^+ w, C the cosines. The variant with momenta (M-ConFIG) is another
     method.
     """
+
+    invariances = frozenset(Invariance)
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

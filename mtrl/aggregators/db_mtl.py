@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from mtrl.aggregators.averages import RowAverages, norms, quotient
-from mtrl.aggregators.base import Aggregator, Need
+from mtrl.aggregators.base import Aggregator, Invariance, Need
 from mtrl.aggregators.losses import EPS, read_losses
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
@@ -27,6 +27,7 @@ class DBMTL(Aggregator):
 
     need = Need.ROWS
     needs_positive_losses = True
+    invariances = frozenset({Invariance.LOSS_SCALES})
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

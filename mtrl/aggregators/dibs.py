@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtrl.aggregators.base import Aggregator
+from mtrl.aggregators.base import Aggregator, Invariance
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 _SHORTEST = torch.finfo(torch.float32).tiny
@@ -28,6 +28,8 @@ class DiBS(Aggregator):
     point outside the ball instead of projecting it, which can return exactly zero, (d) divide by |g| + 1e-10, or by |g|
     even where it is zero.
     """
+
+    invariances = frozenset(Invariance)
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

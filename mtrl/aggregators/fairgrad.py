@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtrl.aggregators.base import Aggregator
+from mtrl.aggregators.base import Aggregator, Invariance
 from mtrl.aggregators.solvers import clip_weights, is_known, newton_step, unit_system
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
@@ -59,6 +59,8 @@ class FairGrad(Aggregator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        if config.alpha == 1 and config.solver == "exact":
+            self.invariances = frozenset(Invariance)
 
     def aggregate(self, system: GradientSystem) -> Aggregation:
         """Return the fair weights, scaled down where the direction would be too long."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mtrl.aggregators.averages import RowAverages, norms, quotient
-from mtrl.aggregators.base import Aggregator, Need
+from mtrl.aggregators.base import Aggregator, Invariance, Need
 from mtrl.aggregators.losses import EPS, read_losses
 from mtrl.aggregators.system import Aggregation, GradientSystem, gramian
 
@@ -32,6 +32,7 @@ class MoCo(Aggregator):
 
     need = Need.ROWS
     needs_positive_losses = True
+    invariances = frozenset({Invariance.GRADIENT_SCALES})
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

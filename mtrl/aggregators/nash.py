@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl.aggregators.base import Aggregator
+from mtrl.aggregators.base import Aggregator, Invariance
 from mtrl.aggregators.fairgrad import fair_weights
 from mtrl.aggregators.solvers import clip_weights, is_known
 from mtrl.aggregators.system import Aggregation, GradientSystem
@@ -25,6 +25,8 @@ class NashMTL(Aggregator):
     there is no solution, and shares its counter and weights between critic, actor and temperature. A zero gradient
     gets weight 0.
     """
+
+    invariances = frozenset(Invariance)
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -48,6 +50,8 @@ class NashMTL(Aggregator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        if config.update_every > 1:  # kept weights do not follow gradients whose scales change
+            self.invariances = frozenset({Invariance.LOSS_SCALES})
 
     def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
         """Start without weights."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mtrl.aggregators.base import Aggregator, Need
+from mtrl.aggregators.base import Aggregator, Invariance, Need
 from mtrl.aggregators.losses import EPS, read_losses
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
@@ -21,6 +21,7 @@ class ScaleInvariant(Aggregator):
 
     need = Need.LOSSES
     needs_positive_losses = True
+    invariances = frozenset({Invariance.LOSS_SCALES})
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
