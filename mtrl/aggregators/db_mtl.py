@@ -23,6 +23,8 @@ class DBMTL(Aggregator):
 
     Source: Lin, Jiang, Ye, Zhang, Chen, Chen, Liu, Kwok, "Dual-Balancing for Multi-Task Learning", 2023, algorithm 1,
     with LibMTL's defaults. Differs from LibMTL, which sums over tasks (T times this) and divides by ||y_i|| + 1e-8.
+
+    Cost: T P for the averages, and their memory.
     """
 
     need = Need.ROWS

@@ -26,6 +26,8 @@ class FAMO(Aggregator):
 
     Source: Liu, Feng, Stone, Liu, "FAMO: Fast Adaptive Multitask Optimization", NeurIPS 2023, algorithm 1. Differs from
     the official code for Meta-World, which multiplies by c where the paper divides.
+
+    Cost: one more forward pass, after the step.
     """
 
     need = Need.LOSSES

@@ -28,6 +28,8 @@ class MoCo(Aggregator):
     ICLR 2023, algorithm 1, as LibMTL has it: the paper projects onto the simplex where LibMTL takes the softmax, and
     does not rescale gradients. Differs from LibMTL in tasks without gradient, which take their share of lambda there,
     and in dividing by ||g_i|| instead of ||g_i|| + 1e-8.
+
+    Cost: T^2 P for the Gramian of the averages, and their memory.
     """
 
     need = Need.ROWS

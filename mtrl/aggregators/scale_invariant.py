@@ -17,6 +17,8 @@ class ScaleInvariant(Aggregator):
 
     Source: the "SI" baseline of Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022, section 5. Differs
     from its code, which sums over tasks (T times this), and from Samsung's, which takes log(1 + L).
+
+    Cost: nothing beyond.
     """
 
     need = Need.LOSSES
