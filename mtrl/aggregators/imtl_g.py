@@ -19,10 +19,10 @@ class IMTLG(Aggregator):
     decide to which end of the line it points: the common projection can be negative, and is large where the weights'
     sum was nearly zero. The rule does not know up from down.
 
-    Source: Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, equation 6, as a = v / sum(v) with v_i = y_i
-    / n_i, C y = 1, C the cosines. Differs from the official code for dependent gradients, which take the shortest
-    least-squares y where it divides by a singular matrix, and for a zero gradient, which gets weight 0 where it returns
-    NaN.
+    Source: Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, equation 6, with a = v / sum(v) where v_i =
+    y_i / n_i, C y = 1 and C holds the cosines. Differs from the official code for dependent gradients, which take the
+    shortest least-squares y where it divides by a singular matrix, and for a zero gradient, which gets weight 0 where
+    it returns NaN.
 
     Cost: T^3 for the eigenvalues of the cosines.
     """

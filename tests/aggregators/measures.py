@@ -31,10 +31,15 @@ def relative(pairs: Iterable[Pair]) -> str:
             continue
         longest = max(float(ours.norm()), float(published.norm()))
         sizes.append(float((ours - published).norm()) / longest if longest else 0.0)
-    parts = [f"median {median(sizes):.1g}"] if len(sizes) > 2 else []
-    parts += [f"up to {max(sizes):.1g}"] if sizes else []
+    parts = [f"median {shown(median(sizes))}"] if len(sizes) > 2 else []
+    parts += [f"up to {shown(max(sizes))}"] if sizes else []
     parts += [f"{failed} of {total} without a number"] if failed else []
     return ", ".join(parts)
+
+
+def shown(size: float) -> str:
+    """Return one digit; what is smaller than 1e-6 may be the rounding of this machine."""
+    return f"{size:.1g}" if size >= 1e-6 else "below 1e-6"
 
 
 def multiple(pairs: Iterable[tuple[float, Tensor, Tensor | None]], word: str) -> str:
