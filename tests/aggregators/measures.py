@@ -21,6 +21,10 @@ Pair = tuple[Tensor, Tensor | None]
 """Our result and the published one; None where that code failed."""
 
 
+ROUNDING = 1e-6
+"""What is smaller may be another number on another machine."""
+
+
 def relative(pairs: Iterable[Pair]) -> str:
     """Describe norm(ours - published), relative to the longer of the two."""
     sizes, failed, total = [], 0, 0
@@ -31,15 +35,16 @@ def relative(pairs: Iterable[Pair]) -> str:
             continue
         longest = max(float(ours.norm()), float(published.norm()))
         sizes.append(float((ours - published).norm()) / longest if longest else 0.0)
-    parts = [f"median {shown(median(sizes))}"] if len(sizes) > 2 else []
-    parts += [f"up to {shown(max(sizes))}"] if sizes else []
+    largest = max(sizes, default=0.0)
+    parts = [f"median {shown(median(sizes))}"] if len(sizes) > 2 and largest >= ROUNDING else []
+    parts += [f"up to {shown(largest)}" if largest >= ROUNDING else shown(largest)] if sizes else []
     parts += [f"{failed} of {total} without a number"] if failed else []
     return ", ".join(parts)
 
 
 def shown(size: float) -> str:
-    """Return one digit; what is smaller than 1e-6 may be the rounding of this machine."""
-    return f"{size:.1g}" if size >= 1e-6 else "below 1e-6"
+    """Return one digit."""
+    return f"{size:.1g}" if size >= ROUNDING else f"below {ROUNDING:g}"
 
 
 def multiple(pairs: Iterable[tuple[float, Tensor, Tensor | None]], word: str) -> str:
