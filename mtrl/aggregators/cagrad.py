@@ -38,6 +38,8 @@ class CAGrad(Aggregator):
     algorithm 1 and equation 4. `exact` is a damped Newton method; `sgd` repeats the official code for reinforcement
     learning, 20 steps on softmax logits, which stops 0 to 12% away on similar gradients and up to 56% on conflicting
     ones. Differs from both in that a zero gradient is left out of the mean and of w (`exact` only).
+
+    Cost: `exact` about 30 Newton steps of T^3 for ten tasks, 60 for fifty; `sgd` 20 steps of T^2.
     """
 
     @dataclass(frozen=True, kw_only=True)

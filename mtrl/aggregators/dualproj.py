@@ -20,6 +20,8 @@ class DualProj(WeightedAggregator):
     Source: Lopez-Paz, Ranzato, "Gradient Episodic Memory for Continual Learning", NeurIPS 2017, in the form of Quinton,
     Rey, "Jacobian Descent for Multi-Objective Optimization", 2024. Differs from TorchJD, which returns the plain mean
     where the Jacobian's Frobenius norm is below 0.01; here nothing depends on the scale.
+
+    Cost: one quadratic problem between the tasks: 20 to 35 factorisations of T^3.
     """
 
     @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,8 @@ class GradDrop(Aggregator):
     with Gradient Sign Dropout", NeurIPS 2020, algorithm 1, on parameters as in TorchJD, where the paper has activations
     times their sign. Differs from TorchJD, which sums over tasks (T times this), and drops both signs in the rare case
     that P equals the number drawn; from Samsung's code, where one draw decides for all parameters.
+
+    Cost: T P, and a random number per parameter.
     """
 
     need = Need.ROWS

@@ -1,13 +1,6 @@
 """The published codes' directions from fixed rows are reproduced (tests/data/README.md).
 
-On purpose different, see the classes:
-
-| method | what | how much | why |
-|---|---|---|---|
-| graddrop, db_mtl | mean over tasks, not their sum | 1/T | one convention |
-| moco | ||g|| instead of ||g|| + 1e-8 | 1e-8 / ||g|| of a row: 0.2% in `tiny` | gradients of any size |
-| moco | a task that never had a gradient has no weight | 3 vectors, see the test | it must not disturb the others |
-| db_mtl | ||y|| instead of ||y|| + 1e-8 | 1e-8 / ||y|| of a row: 3% in `tiny` | gradients of any size |
+Where ours differ on purpose, and why, stands in differences.py.
 """
 
 import pytest
