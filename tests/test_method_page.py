@@ -58,10 +58,10 @@ def test_formulas_are_no_markup():
     assert r"\<g\_i, d>" in section("mgda")
     assert "\n    sum_j w_j (L_j(theta)" in section("it_mtl")  # an indented formula is code
     assert "- *Cost*: the gradient of every task" in section("cagrad")
-    assert "`exact` about 30" in section("cagrad")
+    assert "`exact` 1 to 9 linear systems" in section("cagrad")
 
 
-def test_methods_that_the_readme_lists_are_registered():
-    table = (ROOT / "README.md").read_text().partition("\n## Methods\n")[2].partition("\n## ")[0]
-    listed = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
-    assert set(listed) <= set(names())
+def test_the_readme_names_every_method():
+    table = (ROOT / "README.md").read_text().partition("\n## Methods\n")[2].partition("\n\n`python -m")[0]
+    listed = set(re.findall(r"`(\w+)`", table))
+    assert set(names()) <= listed
