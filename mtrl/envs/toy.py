@@ -1,8 +1,13 @@
-"""Point masses that must go separate ways: a multi-task suite in pure array code that is learned in under a minute.
+"""Point masses that must go separate ways: multi-task suites in pure array code that are learned in under a minute.
 
 Every task starts at the same place and sees the same observation, but its goal lies in a direction of its own, so the
-best actions of different tasks oppose each other. `toy_scaled` is the same suite with each task's reward replaced by a
-strictly increasing function of it: what is optimal to reach stays so, the scales differ by orders of magnitude.
+best actions of different tasks oppose each other.
+
+    toy          four tasks, one in each direction
+    toy_scaled   the reward of each task replaced by another strictly increasing function of it: what is optimal to
+                 reach stays so, the scales differ by orders of magnitude
+    toy_exp      the same with the reward of one task, reach-west, replaced by its exponential
+    toy_power    the same with the reward of one task, reach-south, replaced by its fourth power, keeping the sign
 """
 
 from collections.abc import Callable
@@ -23,13 +28,22 @@ DIRECTIONS = {
 }
 """Where each task's goals lie, seen from the start."""
 
-SCALED_REWARDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "reach-east": lambda r: r,
-    "reach-north": lambda r: 100 * r,
-    "reach-west": lambda r: np.exp(5 * r),
-    "reach-south": lambda r: np.sign(r) * r**4,
+
+def _exponential(reward: np.ndarray) -> np.ndarray:
+    return np.exp(5 * reward)
+
+
+def _power(reward: np.ndarray) -> np.ndarray:
+    return np.sign(reward) * reward**4
+
+
+REWARDS: dict[str, dict[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "toy": {},
+    "toy_scaled": {"reach-north": lambda r: 100 * r, "reach-west": _exponential, "reach-south": _power},
+    "toy_exp": {"reach-west": _exponential},
+    "toy_power": {"reach-south": _power},
 }
-"""Strictly increasing transforms of the reward in [-1, 1]: identity, scaled, exponential, sign(r) r^4."""
+"""Strictly increasing transforms of the reward in [-1, 1], by suite and task; other tasks keep theirs."""
 
 MAX_EPISODE_STEPS = 50
 GOAL_DISTANCE = 0.7
@@ -42,11 +56,10 @@ INERTIA = 0.5
 def make(
     name: str, tasks: tuple[str, ...] | None, *, seed: int, goal_seed: int, envs_per_task: int, workers: int | None
 ) -> "Toy":
-    """Build the suite `name` (toy or toy_scaled) with the given tasks, all four by default."""
+    """Build the suite `name` with the given tasks, all by default."""
     del workers  # stepping all copies is one array operation
     tasks = tasks or TASKS
-    transforms = [SCALED_REWARDS[task] for task in tasks] if name == "toy_scaled" else None
-    return Toy(tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, reward_transforms=transforms)
+    return Toy(tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, rewards=REWARDS[name])
 
 
 class Toy:
@@ -64,7 +77,7 @@ class Toy:
         seed: int,
         goal_seed: int,
         envs_per_task: int,
-        reward_transforms: list[Callable[[np.ndarray], np.ndarray]] | None = None,
+        rewards: dict[str, Callable[[np.ndarray], np.ndarray]],
     ) -> None:
         self._spec = EnvSpec(
             task_names=tasks,
@@ -74,7 +87,7 @@ class Toy:
             max_episode_steps=MAX_EPISODE_STEPS,
             num_goals=NUM_GOALS,
         )
-        self._reward_transforms = reward_transforms
+        self._rewards = [rewards.get(task) for task in tasks]
         self._offsets = np.stack(
             [numpy_generator(goal_seed, "toy", t).uniform(-GOAL_SPREAD, GOAL_SPREAD, (NUM_GOALS, 2)) for t in tasks]
         )
@@ -166,8 +179,9 @@ class Toy:
 
     def _reward(self, distance: Float[np.ndarray, "task env"]) -> Float[np.ndarray, "task env"]:
         reward = np.clip(1 - distance, -1, 1)
-        if self._reward_transforms is not None:
-            reward = np.stack([f(row) for f, row in zip(self._reward_transforms, reward, strict=True)])
+        for task, transform in enumerate(self._rewards):
+            if transform is not None:
+                reward[task] = transform(reward[task])
         return reward.astype(np.float32)
 
     def _check_finite(self, action: np.ndarray) -> None:
