@@ -181,7 +181,7 @@ def _geometric_cell(values: Sequence[float]) -> str:
 
 def _digits(value: float) -> str:
     """Write three digits, of large numbers as many as they have."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _header(*columns: str) -> list[str]:

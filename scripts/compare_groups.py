@@ -1,0 +1,134 @@
+r"""Which tasks should share a policy? One policy for all, one per group, one per task.
+
+Trains each way with the same environment steps and updates per task and the same network, and prints a table: success
+of every task, their mean, and its difference from one policy for all, over seeds. `--groups` may be given several
+times. What is trained already in `--runs` is read.
+
+    python scripts/compare_groups.py --env toy_groups --runs DIR --seeds 5 \
+        --groups straight-left,straight-middle,straight-right mirrored-left,mirrored-middle,mirrored-right
+
+Flags of mtrl.train follow two dashes: -- --aggregator aligned. Their steps are those of one policy for all.
+"""
+
+import argparse
+import sys
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from training_runs import Run, mean_cell, provenance, train
+
+from mtrl import cli
+from mtrl.envs import task_names
+
+Grouping = tuple[tuple[str, ...], ...]
+"""The tasks of every policy."""
+
+LONGEST_NAME = 100
+"""Characters of task names that a directory may hold."""
+
+SCHEDULES = ("total_steps", "eval_every", "log_every")
+"""Settings in environment steps summed over tasks: they shrink with the number of tasks."""
+
+
+def main() -> None:
+    """Train what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", required=True, help="a suite, all of whose tasks are in the groups")
+    parser.add_argument("--groups", nargs="+", action="append", required=True, metavar="TASK,TASK")
+    parser.add_argument("--runs", type=Path, required=True, metavar="DIR", help="where the run directories are")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N-1 (default: 5)")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (default: 1)")
+    parser.add_argument("--output", type=Path, help="also write the table there")
+    ours, theirs = _split(sys.argv[1:])
+    args = parser.parse_args(ours)
+    groupings = [tuple(tuple(group.split(",")) for group in grouping) for grouping in args.groups]
+    tasks = task_names(args.env)
+    for grouping in groupings:
+        if sorted(task for group in grouping for task in group) != sorted(tasks):
+            parser.error(f"--groups: expected every task of {args.env} once: {', '.join(tasks)}")
+    args.runs.mkdir(parents=True, exist_ok=True)
+    ways = {"joint": (tasks,), **{_name(grouping): grouping for grouping in groupings}}
+    ways["separate"] = tuple((task,) for task in tasks)
+    comparison = Comparison(args.runs, args.env, theirs)
+    runs = {way: [comparison.runs(grouping, seed) for seed in range(args.seeds)] for way, grouping in ways.items()}
+    distinct = list(dict.fromkeys(run for seeds in zip(*runs.values(), strict=True) for way in seeds for run in way))
+    train(distinct, args.jobs)
+    text = "\n".join([*table(tasks, runs), "", provenance(distinct)]) + "\n"
+    print(text, end="")
+    if args.output:
+        args.output.write_text(text, encoding="utf-8")
+
+
+class Comparison:
+    """How each policy is trained."""
+
+    def __init__(self, folder: Path, env: str, flags: Sequence[str]) -> None:
+        self._folder, self._env, self._flags = folder, env, tuple(flags)
+        self._tasks = task_names(env)
+        settings = cli.parse(["--env", env, *flags]).trainer
+        # A record each so many steps of one task, the same for all ways.
+        self._steps_per_task = {name: getattr(settings, name) // len(self._tasks) for name in SCHEDULES}
+
+    def runs(self, grouping: Grouping, seed: int) -> tuple[Run, ...]:
+        """Return one training per group."""
+        return tuple(self._run(tuple(task for task in self._tasks if task in group), seed) for group in grouping)
+
+    def _run(self, group: tuple[str, ...], seed: int) -> Run:
+        env = f"{self._env}:{','.join(group)}"
+        name = f"{self._env}-{'+'.join(group)}"
+        if len(name) > LONGEST_NAME:
+            name = f"{self._env}-{len(group)}tasks-{zlib.crc32(name.encode()):08x}"
+        flags = ["--env", env, "--seed", str(seed), *self._flags]
+        for schedule, steps in self._steps_per_task.items():
+            flags += [f"--{schedule.replace('_', '-')}", str(steps * len(group))]
+        return Run(self._folder / f"{name}-{seed}", tuple(flags))
+
+
+def table(tasks: Sequence[str], runs: dict[str, list[tuple[Run, ...]]]) -> list[str]:
+    """Return the lines of the table: a row per way to train.
+
+    Args:
+        tasks: In the order of the columns.
+        runs: The trainings of every way, seed by seed; the first way is what the others are compared with.
+    """
+    columns = ("policies", *tasks, "mean, last", "mean, best", f"mean minus {next(iter(runs))}")
+    lines = ["| success | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    reference: list[float] = []
+    for way, seeds in runs.items():
+        curves = [_curves(trained) for trained in seeds]
+        means = [[sum(values) / len(tasks) for values in zip(*curve.values(), strict=True)] for curve in curves]
+        final = [mean[-1] for mean in means]
+        reference = reference or final
+        cells = [mean_cell([curve[task][-1] for curve in curves]) for task in tasks]
+        cells += [mean_cell(final), mean_cell([max(mean) for mean in means])]
+        difference = [ours - theirs for ours, theirs in zip(final, reference, strict=True)]
+        cells.append(mean_cell(difference, low=-1.0) if final is not reference else "")
+        lines.append("| " + " | ".join([way, str(len(seeds[0])), *cells]) + " |")
+    return lines
+
+
+def _curves(trained: Sequence[Run]) -> dict[str, list[float]]:
+    """Return the success of every task at every evaluation, from the policies that have it among their tasks."""
+    curves: dict[str, list[float]] = {}
+    for run in trained:
+        for record in run.records("evaluation"):
+            for key, value in record.items():
+                task = key.removeprefix("success/")
+                if task not in (key, "mean", "worst"):
+                    curves.setdefault(task, []).append(value)
+    return curves
+
+
+def _name(grouping: Grouping) -> str:
+    return "; ".join(" ".join(group) for group in grouping)
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Split the command line at the two dashes."""
+    cut = argv.index("--") if "--" in argv else len(argv)
+    return argv[:cut], argv[cut + 1 :]
+
+
+if __name__ == "__main__":
+    main()
