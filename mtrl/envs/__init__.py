@@ -37,6 +37,7 @@ _REGISTRY = {
     "toy_scaled": _Suite("mtrl.envs.toy:make", toy_tasks.TASKS, toy_tasks.NUM_GOALS),
     "toy_exp": _Suite("mtrl.envs.toy:make", toy_tasks.TASKS, toy_tasks.NUM_GOALS),
     "toy_power": _Suite("mtrl.envs.toy:make", toy_tasks.TASKS, toy_tasks.NUM_GOALS),
+    "toy_groups": _Suite("mtrl.envs.toy:make", toy_tasks.GROUP_TASKS, toy_tasks.NUM_GOALS),
     "mt1": _Suite("mtrl.envs.metaworld:make", MT50, NUM_GOALS),  # any task, one at a time
     "mt10": _Suite("mtrl.envs.metaworld:make", MT10, NUM_GOALS),
     "mt25": _Suite("mtrl.envs.metaworld:make", MT25, NUM_GOALS),

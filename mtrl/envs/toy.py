@@ -8,6 +8,8 @@ best actions of different tasks oppose each other.
                  reach stays so, the scales differ by orders of magnitude
     toy_exp      the same with the reward of one task, reach-west, replaced by its exponential
     toy_power    the same with the reward of one task, reach-south, replaced by its fourth power, keeping the sign
+    toy_groups   two families of three tasks: within one the goals lie in almost the same direction, and in the second
+                 every action moves the other way, so that what one family learns misleads the other
 """
 
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from mtrl.envs.toy_tasks import NUM_GOALS, TASKS
+from mtrl.envs.toy_tasks import GROUP_TASKS, NUM_GOALS, TASKS
 from mtrl.interfaces import EnvSpec, Step
 from mtrl.seeding import numpy_generator
 
@@ -25,6 +27,12 @@ DIRECTIONS = {
     "reach-north": (0.0, 1.0),
     "reach-west": (-1.0, 0.0),
     "reach-south": (0.0, -1.0),
+    "straight-left": (0.9, 0.4),
+    "straight-middle": (1.0, 0.0),
+    "straight-right": (0.9, -0.4),
+    "mirrored-left": (0.9, 0.4),
+    "mirrored-middle": (1.0, 0.0),
+    "mirrored-right": (0.9, -0.4),
 }
 """Where each task's goals lie, seen from the start."""
 
@@ -42,6 +50,7 @@ REWARDS: dict[str, dict[str, Callable[[np.ndarray], np.ndarray]]] = {
     "toy_scaled": {"reach-north": lambda r: 100 * r, "reach-west": _exponential, "reach-south": _power},
     "toy_exp": {"reach-west": _exponential},
     "toy_power": {"reach-south": _power},
+    "toy_groups": {},
 }
 """Strictly increasing transforms of the reward in [-1, 1], by suite and task; other tasks keep theirs."""
 
@@ -58,7 +67,7 @@ def make(
 ) -> "Toy":
     """Build the suite `name` with the given tasks, all by default."""
     del workers  # stepping all copies is one array operation
-    tasks = tasks or TASKS
+    tasks = tasks or (GROUP_TASKS if name == "toy_groups" else TASKS)
     return Toy(tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, rewards=REWARDS[name])
 
 
@@ -91,6 +100,7 @@ class Toy:
         self._offsets = np.stack(
             [numpy_generator(goal_seed, "toy", t).uniform(-GOAL_SPREAD, GOAL_SPREAD, (NUM_GOALS, 2)) for t in tasks]
         )
+        self._signs = np.array([-1.0 if task.startswith("mirrored") else 1.0 for task in tasks])[:, None, None]
         self._directions = np.array([DIRECTIONS[task] for task in tasks])[:, None]
         self._streams = [[numpy_generator(seed, "goal", task, env) for env in range(envs_per_task)] for task in tasks]
         shape = (len(tasks), envs_per_task)
@@ -127,7 +137,7 @@ class Toy:
             ValueError: An action is not finite.
         """
         self._check_finite(action)
-        self._velocity = INERTIA * self._velocity + (1 - INERTIA) * MAX_SPEED * np.clip(action, -1, 1)
+        self._velocity = INERTIA * self._velocity + (1 - INERTIA) * MAX_SPEED * self._signs * np.clip(action, -1, 1)
         self._position = np.clip(self._position + self._velocity, -1, 1)
         self._time += 1
         target = GOAL_DISTANCE * self._directions + self._offset()

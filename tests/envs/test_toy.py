@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mtrl.envs.toy import DIRECTIONS, make
-from mtrl.envs.toy_tasks import TASKS
+from mtrl.envs.toy_tasks import GROUP_TASKS, TASKS
 
 
 def build(name="toy", tasks=None, seed=0, goal_seed=0, envs_per_task=2):
@@ -16,7 +16,7 @@ def toward_goal(obs):
 
 
 def test_every_task_has_a_direction():
-    assert tuple(DIRECTIONS) == TASKS
+    assert tuple(DIRECTIONS) == TASKS + GROUP_TASKS
 
 
 def test_the_same_first_observation_asks_for_opposite_actions():
@@ -35,6 +35,19 @@ def test_the_right_policy_solves_every_goal_and_no_action_solves_none():
         for _ in range(49):
             step = env.step(policy(step.obs))
         assert step.truncated.all()
+        assert (step.success == expected).all()
+
+
+def test_families_ask_for_opposite_actions_where_they_see_the_same():
+    direction = 0.7 * np.array([DIRECTIONS[task] for task in GROUP_TASKS])[:, None]
+    assert all(a[0] @ b[0] > 0 for a in direction for b in direction)  # all goals lie on one side
+    for signs, expected in (((1, 1, 1, -1, -1, -1), True), ((1,) * 6, [[True]] * 3 + [[False]] * 3)):
+        env = build("toy_groups", envs_per_task=50)
+        obs = env.reset(np.tile(np.arange(50), (6, 1)))
+        for _ in range(50):
+            action = 10 * (direction + obs[..., 4:6] - obs[..., :2] - obs[..., 2:4])
+            step = env.step(np.array(signs)[:, None, None] * action)
+            obs = step.obs
         assert (step.success == expected).all()
 
 
