@@ -53,7 +53,10 @@ def main() -> None:
     comparison = Comparison(args.runs, args.env, theirs)
     runs = {way: [comparison.runs(grouping, seed) for seed in range(args.seeds)] for way, grouping in ways.items()}
     distinct = list(dict.fromkeys(run for seeds in zip(*runs.values(), strict=True) for way in seeds for run in way))
-    train(distinct, args.jobs)
+    try:
+        train(distinct, args.jobs)
+    except (RuntimeError, ValueError) as problem:
+        cli.error(str(problem))
     text = "\n".join([*table(tasks, runs), "", provenance(distinct)]) + "\n"
     print(text, end="")
     if args.output:
@@ -76,7 +79,7 @@ class Comparison:
 
     def _run(self, group: tuple[str, ...], seed: int) -> Run:
         env = f"{self._env}:{','.join(group)}"
-        name = f"{self._env}-{'+'.join(group)}"
+        name = f"{self._env}-{'_'.join(group)}"
         if len(name) > LONGEST_NAME:
             name = f"{self._env}-{len(group)}tasks-{zlib.crc32(name.encode()):08x}"
         flags = ["--env", env, "--seed", str(seed), *self._flags]

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from training_runs import Run, best, last, mean_cell, provenance, train
 
+from mtrl.cli import error
 from mtrl.envs import task_names
 from mtrl.statistics import mean_interval
 
@@ -97,7 +98,10 @@ def main() -> None:
     args = parser.parse_args()
     runs = Runs(args.runs, args.seeds)
     args.runs.mkdir(parents=True, exist_ok=True)
-    train(runs.all(), args.jobs)
+    try:
+        train(runs.all(), args.jobs)
+    except (RuntimeError, ValueError) as problem:
+        error(str(problem))
     args.output.write_text(report(runs), encoding="utf-8")
     print(f"wrote {args.output}")
 
