@@ -11,6 +11,7 @@ Flags of mtrl.train follow two dashes: -- --aggregator aligned. Their steps are 
 """
 
 import argparse
+import shlex
 import sys
 import zlib
 from collections.abc import Sequence
@@ -29,6 +30,15 @@ LONGEST_NAME = 100
 
 SCHEDULES = ("total_steps", "eval_every", "log_every")
 """Settings in environment steps summed over tasks: they shrink with the number of tasks."""
+
+HEAD = """# Which tasks of `{env}` should share a policy?
+
+    python scripts/compare_groups.py {command}
+
+The same environment steps and updates per task and the same network in every row; seeds 0 to {last}. {provenance}
+
+Success of the deterministic policy. *Last* is the evaluation at the end; *best* the highest of those during training,
+which is chosen by its outcome. In brackets Student's 95% interval of the mean over seeds, cut to where rates can lie."""
 
 
 def main() -> None:
@@ -57,7 +67,9 @@ def main() -> None:
         train(distinct, args.jobs)
     except (RuntimeError, ValueError) as problem:
         cli.error(str(problem))
-    text = "\n".join([*table(tasks, runs), "", provenance(distinct)]) + "\n"
+    command = shlex.join(["DIR" if word == str(args.runs) else word for word in sys.argv[1:]])
+    head = HEAD.format(env=args.env, command=command, last=args.seeds - 1, provenance=provenance(distinct))
+    text = "\n".join([head, "", *table(tasks, runs)]) + "\n"
     print(text, end="")
     if args.output:
         args.output.write_text(text, encoding="utf-8")

@@ -128,7 +128,7 @@ def started(monkeypatch):
         flags, directory = command[3:-2], Path(command[-1])
         if flags[-1] == "13":
             return subprocess.CompletedProcess(command, 3, "", "reward is nan")
-        write_run(directory, flags, [alike(1.0)])
+        write_run(directory, flags, [alike(1.0, task_names(flags[1]))])
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(training_runs.subprocess, "run", run)
@@ -160,3 +160,44 @@ def test_a_failure_is_told_and_ends_the_comparison(tmp_path, started):
     with pytest.raises(RuntimeError, match=r"(?s)ended with code 3:.*reward is nan"):
         training_runs.train([run_of(tmp_path, seed) for seed in (13, 0, 1, 2, 3)], jobs=1)
     assert len(started) < 5
+
+
+def compare(monkeypatch, folder, *groups):
+    argv = ["--env", "toy", "--runs", str(folder), "--seeds", "2", "--groups", *groups, "--", "--aggregator", "dibs"]
+    monkeypatch.setattr("sys.argv", ["compare_groups.py", *argv])
+    compare_groups.main()
+
+
+def test_groups_of_the_command_line_are_trained_and_printed(capsys, monkeypatch, started, tmp_path):
+    compare(monkeypatch, tmp_path, "reach-east,reach-west", "reach-south", "reach-north")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1:3] for line in lines[-3:]] == [
+        [" joint ", " 1 "],
+        [" reach-east reach-west; reach-south; reach-north ", " 3 "],
+        [" separate ", " 4 "],
+    ]
+    assert any("--runs DIR --seeds 2" in line for line in lines)
+    assert len(started) == 2 * (1 + 1 + 4)  # the single tasks of the groups are those of the last row
+    assert all(command[7:9] == ["--aggregator", "dibs"] for command in started)
+
+
+@pytest.mark.parametrize("groups", [("reach-east,reach-west",), ("reach-east,reach-north", "reach-east,reach-west")])
+def test_groups_that_are_no_partition_are_refused(capsys, monkeypatch, started, tmp_path, groups):
+    with pytest.raises(SystemExit):
+        compare(monkeypatch, tmp_path, *groups)
+    assert (
+        "expected every task of toy once: reach-east, reach-north, reach-west, reach-south" in capsys.readouterr().err
+    )
+    assert not started
+
+
+def test_a_failed_training_is_one_sentence(capsys, monkeypatch, started, tmp_path):
+    monkeypatch.setattr("sys.argv", ["toy_claims.py", "--runs", str(tmp_path), "--seeds", "1"])
+    (tmp_path / "toy-mean-0").mkdir()
+    start = {"command": ["python", "train.py", "--env", "mt10", "--run-dir", "x"]}
+    (tmp_path / "toy-mean-0" / "environment.json").write_text(json.dumps([start]))
+    with pytest.raises(SystemExit) as caught:
+        toy_claims.main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'toy-mean-0'} was trained with --env mt10, expected")
+    assert not started
