@@ -77,6 +77,12 @@ def best(run: Run, tasks: Sequence[str]) -> float:
     return max(_success(run, tasks))
 
 
+def average(run: Run, tasks: Sequence[str]) -> float:
+    """Return the mean success of the tasks over all evaluations: the earlier they are solved, the higher."""
+    curve = _success(run, tasks)
+    return sum(curve) / len(curve)
+
+
 def _success(run: Run, tasks: Sequence[str]) -> list[float]:
     return [sum(record[f"success/{task}"] for task in tasks) / len(tasks) for record in run.records("evaluation")]
 

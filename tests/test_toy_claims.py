@@ -69,20 +69,19 @@ def test_the_transformed_task_and_the_others_are_compared_with_nominal_seed_by_s
     cells = [cell.strip() for cell in mean.split("|")[2:-1]]
     # west: 0.8, 1.0 becomes 0.6, 0.5: -0.2 and -0.5; others: 0.0, 0.5: -0.8 and -0.5
     assert cells == [
-        "0.90 (0.00 to 1.00), 1.00",
-        "0.55 (0.00 to 1.00), 0.55",
+        "0.90 (0.00 to 1.00), 1.00, 0.95",
+        "0.55 (0.00 to 1.00), 0.55, 0.28",
         "-0.35 (-1.00 to 1.00)",
-        "0.90 (0.00 to 1.00), 1.00",
-        "0.25 (0.00 to 1.00), 0.25",
+        "0.90 (0.00 to 1.00), 1.00, 0.95",
+        "0.25 (0.00 to 1.00), 0.25, 0.12",
         "-0.65 (-1.00 to 1.00)",
     ]
-    assert lines[-1] == "| alone |  | 0.50, 0.50 |  |  |  |  |"
 
 
-def test_success_has_the_last_and_the_best_evaluation(runs):
+def test_success_has_the_last_the_best_and_the_average_evaluation(runs):
     lines = toy_claims.success_table(runs, "toy_scaled")
-    # seeds end with 0.5 and 0.0, and were best with 0.5 and 0.5
-    assert lines[-1] == "| it_mtl |" + " 0.25 (0.00 to 1.00) |" * 5 + " 0.50 |"
+    # seeds go from 0.0 to 0.5 and from 0.5 to 0.0
+    assert lines[-1] == "| it_mtl |" + " 0.25 (0.00 to 1.00) |" * 5 + " 0.50 | 0.25 |"
 
 
 def test_the_report_names_commands_and_where_the_runs_come_from(runs):
