@@ -1,15 +1,15 @@
 """Point masses that must go separate ways: multi-task suites in pure array code that are learned in under a minute.
 
-Every task starts at the same place and sees the same observation, but its goal lies in a direction of its own, so the
-best actions of different tasks oppose each other.
+Every task starts at the same place and sees the same observation, but its goal lies in a direction of its own, or its
+actions have effects of their own, so the best actions of different tasks oppose each other.
 
     toy          four tasks, one in each direction
-    toy_scaled   the reward of each task replaced by another strictly increasing function of it: what is optimal to
-                 reach stays so, the scales differ by orders of magnitude
-    toy_exp      the same with the reward of one task, reach-west, replaced by its exponential
-    toy_power    the same with the reward of one task, reach-south, replaced by its fourth power, keeping the sign
-    toy_groups   two families of three tasks: within one the goals lie in almost the same direction, and in the second
-                 every action moves the other way, so that what one family learns misleads the other
+    toy_scaled   toy with every task's reward replaced by another strictly increasing function of it: what is optimal
+                 to reach stays so, the scales differ by orders of magnitude
+    toy_exp      toy with the reward r of one task, reach-west, replaced by exp(5 r)
+    toy_power    toy with the reward r of one task, reach-south, replaced by sign(r) r^4
+    toy_groups   two families of three tasks, straight and mirrored: the goals lie in the same three directions, but
+                 the actions of the second move the other way, so that what one family learns misleads the other
 """
 
 from collections.abc import Callable
@@ -75,8 +75,9 @@ class Toy:
     """All point masses, stepped as one array.
 
     Observation: position (2), velocity (2), offset of the goal from the task's own direction (2). The direction itself
-    is not observed. Action: acceleration (2). Reward: 1 - distance to the goal, in [-1, 1], then the transform.
-    Success: closer than 0.1 to the goal. Episodes are cut after 50 steps and never terminate.
+    is not observed. Action: acceleration (2), its opposite in mirrored tasks. Reward: 1 - distance to the goal, in
+    [-1, 1], then the transform. Success: closer than 0.1 to the goal. Episodes are cut after 50 steps and never
+    terminate.
     """
 
     def __init__(
