@@ -1,8 +1,8 @@
 r"""Which tasks should share a policy? One policy for all, one per group, one per task.
 
 Trains each way with the same environment steps and updates per task and the same network, and prints a table: success
-of every task, their mean, and its difference from one policy for all, over seeds. `--groups` may be given several
-times. What is trained already in `--runs` is read.
+of every task, their mean, and its difference from one policy for all and from one per task, over seeds. `--groups` may
+be given several times. What is trained already in `--runs` is read.
 
     python scripts/compare_groups.py --env toy_groups --runs DIR --seeds 5 \
         --groups straight-left,straight-middle,straight-right mirrored-left,mirrored-middle,mirrored-right
@@ -38,7 +38,8 @@ HEAD = """# Which tasks of `{env}` should share a policy?
 The same environment steps and updates per task and the same network in every row; seeds 0 to {last}. {provenance}
 
 Success of the deterministic policy. *Last* is the evaluation at the end; *best* the highest of those during training,
-which is chosen by its outcome. In brackets Student's 95% interval of the mean over seeds, cut where rates end."""
+which is chosen by its outcome. Differences are of the means at the end, seed by seed. In brackets Student's 95% interval
+of the mean over seeds, cut where rates end."""
 
 
 def main() -> None:
@@ -105,21 +106,26 @@ def table(tasks: Sequence[str], runs: dict[str, list[tuple[Run, ...]]]) -> list[
 
     Args:
         tasks: In the order of the columns.
-        runs: The trainings of every way, seed by seed; the first way is what the others are compared with.
+        runs: The trainings of every way, seed by seed; all are compared with the first and with the last way.
     """
-    columns = ("policies", *tasks, "mean, last", "mean, best", f"mean minus {next(iter(runs))}")
+    references = (next(iter(runs)), list(runs)[-1])
+    columns = ("policies", *tasks, "mean, last", "mean, best", *(f"minus {way}" for way in references))
     lines = ["| success | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    reference: list[float] = []
-    for way, seeds in runs.items():
-        curves = [_curves(trained) for trained in seeds]
-        means = [[sum(values) / len(tasks) for values in zip(*curve.values(), strict=True)] for curve in curves]
-        final = [mean[-1] for mean in means]
-        reference = reference or final
-        cells = [mean_cell([curve[task][-1] for curve in curves]) for task in tasks]
-        cells += [mean_cell(final), mean_cell([max(mean) for mean in means])]
-        difference = [ours - theirs for ours, theirs in zip(final, reference, strict=True)]
-        cells.append(mean_cell(difference, low=-1.0) if final is not reference else "")
-        lines.append("| " + " | ".join([way, str(len(seeds[0])), *cells]) + " |")
+    curves = {way: [_curves(trained) for trained in seeds] for way, seeds in runs.items()}
+    # Of every seed, the mean over tasks at every evaluation.
+    means = {
+        way: [[sum(values) / len(tasks) for values in zip(*curve.values(), strict=True)] for curve in seeds]
+        for way, seeds in curves.items()
+    }
+    for way, seeds in curves.items():
+        cells = [mean_cell([curve[task][-1] for curve in seeds]) for task in tasks]
+        cells += [mean_cell([mean[-1] for mean in means[way]]), mean_cell([max(mean) for mean in means[way]])]
+        for reference in references:
+            pairs = zip(means[way], means[reference], strict=True)
+            cells.append(
+                "" if way == reference else mean_cell([ours[-1] - theirs[-1] for ours, theirs in pairs], low=-1.0)
+            )
+        lines.append("| " + " | ".join([way, str(len(runs[way][0])), *cells]) + " |")
     return lines
 
 

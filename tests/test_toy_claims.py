@@ -101,11 +101,11 @@ def test_groups_are_put_together_and_compared_with_one_policy_for_all(tmp_path):
         for seed, last in enumerate((0.7, 0.9))
     ]
     lines = compare_groups.table("ab", {"joint": joint, "separate": apart})
-    assert lines[0] == "| success | policies | a | b | mean, last | mean, best | mean minus joint |"
-    assert lines[2].endswith("| 0.30 (0.00 to 1.00) | 0.50 |  |")
+    assert lines[0] == "| success | policies | a | b | mean, last | mean, best | minus joint | minus separate |"
+    assert lines[2].endswith("| 0.30 (0.00 to 1.00) | 0.50 |  | -0.35 (-0.99 to 0.29) |")
     # means of both tasks: 0.5 first, 0.6 and 0.7 last
     cells = ["0.50", "0.80 (0.00 to 1.00)", "0.65 (0.01 to 1.00)", "0.65 (0.01 to 1.00)", "0.35 (-0.29 to 0.99)"]
-    assert lines[3] == f"| separate | 2 | {' | '.join(cells)} |"
+    assert lines[3] == f"| separate | 2 | {' | '.join(cells)} |  |"
 
 
 def test_every_policy_of_a_comparison_has_the_same_steps_per_task(tmp_path):
