@@ -35,7 +35,8 @@ HEAD = """# Which tasks of `{env}` should share a policy?
 
     python scripts/compare_groups.py {command}
 
-The same environment steps and updates per task and the same network in every row; seeds 0 to {last}. {provenance}
+The same environment steps and updates per task and the same network in every row; seeds 0 to {last}.
+{provenance}
 
 Success of the deterministic policy. *Last* is the evaluation at the end; *best* the highest of those during training,
 which is chosen by its outcome. Differences are of the means at the end, seed by seed. In brackets Student's 95%

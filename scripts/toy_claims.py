@@ -41,7 +41,8 @@ HEAD = """# Claims of three papers on the toy suites
     python scripts/toy_claims.py --runs DIR --seeds {seeds} --output results/toy_claims.md
 
 Every run: `python -m mtrl.train --env ENV --aggregator METHOD --seed SEED --eval-goals {goals}`, the preset of the
-environment, {steps} environment steps, seeds 0 to {last}. {provenance}
+environment, {steps} environment steps, seeds 0 to {last}.
+{provenance}
 
 Success: deterministic policy, all {goals} goals of every task, solved at any step of the episode. *Last* is the
 evaluation at the end; *best* the highest of the run's six, which is chosen by its outcome and flatters every method;

@@ -89,11 +89,11 @@ def _success(run: Run, tasks: Sequence[str]) -> list[float]:
 
 def mean_cell(values: Sequence[float], low: float = 0.0, high: float = 1.0) -> str:
     """Write the mean and Student's 95% interval of it, cut to where values lie; equal or single ones have none."""
-    mean = f"{sum(values) / len(values):.2f}"
+    mean = f"{sum(values) / len(values):z.2f}"
     if len(set(values)) == 1:
         return mean
     ends = mean_interval(values)
-    return f"{mean} ({max(ends.low, low):.2f} to {min(ends.high, high):.2f})"
+    return f"{mean} ({max(ends.low, low):z.2f} to {min(ends.high, high):z.2f})"
 
 
 def provenance(runs: Sequence[Run]) -> str:
@@ -102,9 +102,9 @@ def provenance(runs: Sequence[Run]) -> str:
     commits, cpus, torches = (
         ", ".join(sorted({str(value) for value in values}))
         for values in (
-            (start["commit"] for start in starts),
+            (str(start["commit"])[:7] for start in starts),
             (start["cpu"] for start in starts),
             (start["versions"]["torch"] for start in starts),
         )
     )
-    return f"{len(runs)} runs; commit {commits}; CPU {cpus}; torch {torches}."
+    return f"{len(runs)} runs, commit {commits}, CPU {cpus}, torch {torches}."

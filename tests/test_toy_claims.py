@@ -87,7 +87,7 @@ def test_success_has_the_last_the_best_and_the_average_evaluation(runs):
 def test_the_report_names_commands_and_where_the_runs_come_from(runs):
     text = toy_claims.report(runs)
     assert "--seeds 2 --output results/toy_claims.md" in text
-    assert f"2,000 environment steps, seeds 0 to 1. {len(runs.all())} runs; commit abc; CPU a CPU; torch 2." in text
+    assert f"2,000 environment steps, seeds 0 to 1.\n{len(runs.all())} runs, commit abc, CPU a CPU, torch 2." in text
 
 
 def test_groups_are_put_together_and_compared_with_one_policy_for_all(tmp_path):

@@ -87,7 +87,7 @@ class Toy:
         seed: int,
         goal_seed: int,
         envs_per_task: int,
-        rewards: dict[str, Callable[[np.ndarray], np.ndarray]],
+        rewards: dict[str, Callable[[np.ndarray], np.ndarray]] = REWARDS["toy"],
     ) -> None:
         self._spec = EnvSpec(
             task_names=tasks,
