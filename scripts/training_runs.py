@@ -36,7 +36,7 @@ def train(runs: Sequence[Run], jobs: int) -> None:
 
     Raises:
         ValueError: A directory holds a run of other flags.
-        RuntimeError: A training failed; those that were running are finished, later ones not begun.
+        RuntimeError: A training failed; those that are running are finished first, the rest is left.
     """
     missing = [run for run in runs if not run.directory.exists()]
     for run in runs:
