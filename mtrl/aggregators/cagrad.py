@@ -35,9 +35,9 @@ class CAGrad(Aggregator):
     w >= 0, sum(w) = 1. c = 0 is the mean; for c < 1 the fixed points are those of the mean loss.
 
     Source: Liu, Liu, Jin, Stone, Liu, "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021,
-    algorithm 1 and equation 4. `exact` is the minimum to the last digits; `sgd` repeats the official code for reinforcement
-    learning, 20 steps on softmax logits, which stops 0 to 12% away on similar gradients and up to 56% on conflicting
-    ones. Differs from both in that a zero gradient is left out of the mean and of w (`exact` only).
+    algorithm 1 and equation 4. `exact` is the minimum to the last digits; `sgd` repeats the official code for
+    reinforcement learning, 20 steps on softmax logits, which stops 0 to 12% away on similar gradients and up to 56% on
+    conflicting ones. Differs from both in that a zero gradient is left out of the mean and of w (`exact` only).
 
     Cost: `exact` 1 to 9 linear systems of T^3 on a CPU; on a GPU, or where gradients depend on one another, up to 80;
     `sgd` 20 steps of T^2.
