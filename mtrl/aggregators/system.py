@@ -83,12 +83,13 @@ def combine(rows: Sequence[Tensor], weights: Float[Tensor, " task"]) -> Rows:
 
     Args:
         rows: Per parameter the gradients of all tasks, (task, *shape).
-        weights: One weight per task; cast to the dtype of the rows.
+        weights: One weight per task; cast to the dtype of the rows, which is one for all.
 
     Returns:
         The weighted sum, leaf by leaf, each (*shape).
     """
-    return tuple(torch.tensordot(weights.to(leaf.dtype), leaf, dims=1) for leaf in rows)
+    row = weights.to(rows[0].dtype)[None]
+    return tuple((row @ leaf.reshape(len(leaf), -1)).view(leaf.shape[1:]) for leaf in rows)
 
 
 def condition_number(gramian: Float[Tensor, "task task"]) -> Float[Tensor, ""]:
