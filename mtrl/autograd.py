@@ -59,7 +59,7 @@ def backward(
         GradientSystem(
             num_tasks=len(losses),
             losses=values.detach(),
-            gramian=gramian(rows) if rows else None,
+            gramian=gramian(rows) if aggregator.need.has_gramian else None,
             rows=rows if aggregator.need == Need.ROWS else None,
             generator=generator or aggregator.own_generator(shared[0].device),
             losses_ahead=_look_ahead_in_place(evaluate, shared, rows) if evaluate is not None and rows else None,

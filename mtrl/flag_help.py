@@ -1,14 +1,10 @@
 """What `--help` prints: the names without importing torch, or every flag of the parts that were chosen."""
 
-import ast
-import dataclasses
-import inspect
 import shutil
 import textwrap
-from collections.abc import Iterator
 from typing import Any
 
-from mtrl import agents, aggregators, configs, envs, flags, networks, settings
+from mtrl import agents, aggregators, configs, envs, flags, networks, option_docs, settings
 
 __all__ = ["full", "short"]
 
@@ -60,44 +56,12 @@ def _names() -> str:
 
 
 def _section(section: str, config: Any) -> str:
-    title = (inspect.getdoc(type(config)) or section).partition("\n")[0]
-    explained = _explanations(type(config))
     rows = [
-        _row(
-            f"{flags.flag_of(f'{section}.{entry.name}'.lstrip('.'))} {_shown(getattr(config, entry.name))}",
-            explained.get(entry.name, "") + _choices(type(config), entry.name),
-        )
-        for entry in dataclasses.fields(config)
+        _row(f"{flags.flag_of(f'{section}.{option.name}'.lstrip('.'))} {option.value}", option.text)
+        for option in option_docs.describe(config)
     ]
-    heading = f"{section.capitalize() or 'Run'}: {title}\n"
+    heading = f"{section.capitalize() or 'Run'}: {option_docs.title(config) or section}\n"
     return heading + ("".join(rows) or "  (no options)\n")
-
-
-def _shown(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _choices(config_class: type, name: str) -> str:
-    found = settings.choices(config_class, name)
-    return f" ({', '.join(found)})" if found else ""
-
-
-def _explanations(config_class: type) -> dict[str, str]:
-    """Return the string that stands below each field in the source."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(config_class)))
-    except OSError:  # a class without source, as in a zipped application
-        return {}
-    return dict(_field_strings(tree))
-
-
-def _field_strings(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    definition = tree.body[0]
-    assert isinstance(definition, ast.ClassDef)
-    for statement, following in zip(definition.body, definition.body[1:], strict=False):
-        match statement, following:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                yield name, " ".join(text.split())
 
 
 def _row(flag: str, text: str) -> str:

@@ -196,13 +196,14 @@ def _aggregate_gradients(
     """Let the aggregator look at the gradients and apply what it decides."""
     rows = tuple(gradients.shared.values())
     may_look_ahead = aggregator.need == Need.LOOKAHEAD
-    products = gramian(rows)
-    nonfinite = ~(gradients.losses.isfinite() & products.diagonal().isfinite()) | _nonfinite(gradients.private)
+    products = gramian(rows) if aggregator.need.has_gramian else None
+    is_broken = _nonfinite(gradients.shared) if products is None else ~products.diagonal().isfinite()
+    nonfinite = ~gradients.losses.isfinite() | is_broken | _nonfinite(gradients.private)
     system = GradientSystem(
         num_tasks=len(nonfinite),
         losses=gradients.losses,
         # Solvers raise on NaN; the update is thrown away in that case, so any finite system will do.
-        gramian=torch.where(nonfinite.any(), 0.0, products),
+        gramian=None if products is None else torch.where(nonfinite.any(), 0.0, products),
         rows=rows if aggregator.need == Need.ROWS else None,
         generator=generator,
         losses_ahead=losses_ahead if may_look_ahead else None,
@@ -274,9 +275,9 @@ def _gramian_of_own_rows(leaves: Sequence[Tensor]) -> Float[Tensor, "task task"]
     return torch.stack([leaf.double().square().flatten(1).sum(1) for leaf in leaves]).sum(0).diag()
 
 
-def _nonfinite(private: Parameters) -> Tensor | bool:
-    """Return (task,) which tasks have a private gradient that is not finite; False where there are none."""
-    flags = [~leaf[:, None].flatten(1).isfinite().all(1) for leaf in private.values()]
+def _nonfinite(gradients: Parameters) -> Tensor | bool:
+    """Return (task,) which tasks have a gradient, (task, *shape), that is not finite; False where there are none."""
+    flags = [~leaf[:, None].flatten(1).abs().amax(1).isfinite() for leaf in gradients.values()]
     return torch.stack(flags).any(0) if flags else False
 
 

@@ -1,7 +1,8 @@
-"""Choose which tasks train together, from what a run measured: `python -m mtrl.group RUN --groups K`.
+"""Choose which tasks train together, from what runs measured: `python -m mtrl.group RUN [RUN ...] --groups K`.
 
 Reads the transference between tasks in RUN/metrics.jsonl, which training writes with --transference-every, chooses at
-most K groups by it (`mtrl.grouping`), and writes the commands that train them to RUN/groups/K.sh.
+most K groups by its mean over the runs (`mtrl.grouping`), and writes the commands that train them to RUN/groups/K.sh of
+the first.
 
 Exit codes: 0 done, 2 usage.
 """
@@ -42,10 +43,11 @@ _FIRST_COLUMN, _COLUMN = 8, 10
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Choose which tasks train together, from the transference that a run measured; write commands to train them."""
+    """Choose which tasks train together, from the transference that runs measured; write commands to train them."""
 
-    run: tyro.conf.Positional[Path]
-    """Run directory, as training leaves it; also while it trains."""
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run directories, as training leaves them; also while they train. Several, such as seeds, are averaged; settings
+    and commands are those of the first."""
     groups: int
     """Choose at most so many groups."""
     part: Literal["critic", "actor", "both"] = "critic"
@@ -82,19 +84,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(options: Options) -> None:
     from mtrl.run_directory import write_whole
 
-    settings = load(options.run)
+    if not options.runs:
+        raise UsageError("expected at least one run directory, got none")
+    first = options.runs[0]
+    settings = load(first)
     tasks = envs.task_names(settings.env)
     _check(options, len(tasks))
-    measured = read(options.run, tasks, options.part, options.from_step)
+    measured = read_all(options.runs, tasks, options.part, options.from_step)
     grouping = choose_groups(measured.affinity, options.groups, alone=options.alone, seconds=options.seconds)
     records = "1 record" if measured.num_records == 1 else f"{measured.num_records:,} records"
+    others = f" and {len(options.runs) - 1} more" if len(options.runs) > 1 else ""
     about = (
-        f"{options.run.resolve().name}: transference of {options.part}, {records}, "
+        f"{first.resolve().name}{others}: transference of {options.part}, {records}, "
         f"steps {measured.first_step:,} to {measured.last_step:,}"
     )
-    commands = [command(options.run, settings, grouping, index) for index in range(len(grouping.groups))]
+    commands = [command(first, settings, grouping, index) for index in range(len(grouping.groups))]
     lines = [about, *table(grouping, measured.affinity, tasks, options.alone), *commands]
-    file = options.run / "groups" / f"{options.groups}.sh"
+    file = first / "groups" / f"{options.groups}.sh"
     try:
         file.parent.mkdir(exist_ok=True)
         write_whole(file, "\n".join(["#!/bin/sh", f"# {about}", "set -e", *commands, ""]))
@@ -106,7 +112,7 @@ def _main(options: Options) -> None:
 def _check(options: Options, num_tasks: int) -> None:
     if not 1 <= options.groups <= num_tasks:
         raise UsageError(
-            f"--groups: expected 1 to {num_tasks}, the number of tasks of {options.run}, got {options.groups}"
+            f"--groups: expected 1 to {num_tasks}, the number of tasks of {options.runs[0]}, got {options.groups}"
         )
     if options.from_step < 0:
         raise UsageError(f"--from-step: expected at least 0, got {options.from_step}")
@@ -117,6 +123,27 @@ def _check(options: Options, num_tasks: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- what the run measured
+
+
+def read_all(
+    runs: Sequence[Path], tasks: Sequence[str], part: Literal["critic", "actor", "both"], from_step: int = 0
+) -> Measured:
+    """Return the mean over runs of what `read` finds in each.
+
+    Raises:
+        UsageError: As `read`, or a run has other tasks.
+    """
+    for run in runs[1:]:
+        found = envs.task_names(load(run).env)
+        if tuple(found) != tuple(tasks):
+            raise UsageError(f"{run} has other tasks than {runs[0]}: {', '.join(found)} instead of {', '.join(tasks)}")
+    measured = [read(run, tasks, part, from_step) for run in runs]
+    return Measured(
+        np.mean([one.affinity for one in measured], axis=0),
+        sum(one.num_records for one in measured),
+        min(one.first_step for one in measured),
+        max(one.last_step for one in measured),
+    )
 
 
 def read(run: Path, tasks: Sequence[str], part: Literal["critic", "actor", "both"], from_step: int = 0) -> Measured:

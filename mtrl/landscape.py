@@ -2,7 +2,7 @@
 
 Prints where each method ends from five starts, with the losses as they are and with the first one transformed, and
 draws the walks. No reinforcement learning, and known end points to compare with. A minute on one core for most methods;
-cagrad, dualproj, mgda, sdmgrad and upgrad, which solve a problem for every point, take 15 to 45 each.
+cagrad, dualproj, mgda, sdmgrad and upgrad, which solve a problem for every point, take two to three each.
 
 Source of the problem: Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", 2021, as their code and
 those of Nash-MTL, FAMO, Aligned-MTL and DiBS-MTL have it (the printed formulas differ in a sign); starts and number of

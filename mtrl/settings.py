@@ -17,6 +17,7 @@ import yaml
 
 from mtrl import envs
 from mtrl.flags import COMPONENTS, NAME_FLAGS, Option, Request, UsageError, flag_of
+from mtrl.option_docs import choices
 from mtrl.registry import resolve
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import mtrl.trainer
     from mtrl.aggregators.base import Aggregator
 
-__all__ = ["Settings", "build", "choices", "valid_flags"]
+__all__ = ["Settings", "build", "valid_flags"]
 
 _METHODS = ("critic.aggregator", "actor.aggregator")
 
@@ -43,6 +44,14 @@ class _Configured(Protocol):
     """What registries hold: classes with a nested dataclass of their options."""
 
     Config: type
+
+
+class _Method(_Configured, Protocol):
+    """What the registry of aggregators holds."""
+
+    def __call__(self, config: object, /) -> "Aggregator":
+        """Build the method."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +116,11 @@ def build(request: Request) -> Settings:
         raise UsageError(_explain_missing_env(request.options))
     request, remarks = _spare_actor(request)
     classes = _config_classes(request.names)
-    values: dict[str, dict[str, object]] = {section: {} for section in classes}
     for key, option in request.options.items():
         section, _, name = key.rpartition(".")
-        if section not in classes or name not in _fields(classes[section]):
-            if option.carried:
-                continue
+        if not option.carried and (section not in classes or name not in _fields(classes[section])):
             raise UsageError(_explain_unknown(key, option, request.names, classes))
-        values[section][name] = _convert(option, typing.get_type_hints(classes[section])[name])
-    configs = {section: _build(section, classes[section], values[section], request.options) for section in classes}
+    configs = {section: _build(section, classes[section], request.options) for section in classes}
     return Settings(
         env=request.names["env"],
         agent=request.names["agent"],
@@ -139,9 +144,8 @@ def _spare_actor(request: Request) -> tuple[Request, tuple[str, ...]]:
     An actor's loss is about minus the value of its actions: negative as soon as there is something to gain.
     """
     key = "actor.aggregator"
-    kind, registry = COMPONENTS[key]
     name = request.names[key]
-    if not cast("type[Aggregator]", resolve(registry, kind, name)).needs_positive_losses:
+    if not _needs_positive_losses(request, key):
         return request, ()
     option = request.naming[key]
     if option.flag != "--aggregator" or request.names["critic.aggregator"] != name:
@@ -158,6 +162,17 @@ def _spare_actor(request: Request) -> tuple[Request, tuple[str, ...]]:
     return spared, (f"{name} needs positive losses, and an actor's are negative: critic {name}, actor mean",)
 
 
+def _needs_positive_losses(request: Request, key: str) -> bool:
+    """Ask the method as its options make it. Those it does not have are refused later, and not by this question."""
+    kind, registry = COMPONENTS[key]
+    method = cast("_Method", resolve(registry, kind, request.names[key]))
+    config = _build(key, method.Config, request.options)
+    try:
+        return method(config).needs_positive_losses
+    except ValueError as problem:
+        raise UsageError(f"{flag_of(key)}: {problem}") from problem
+
+
 def valid_flags(names: Mapping[str, str]) -> list[str]:
     """Return all flags there are for the chosen names."""
     keys = list(NAME_FLAGS)
@@ -165,11 +180,6 @@ def valid_flags(names: Mapping[str, str]) -> list[str]:
         keys += [_key(section, name) for name in _fields(config_class)]
     keys += [key.partition(".")[2] for key in keys if key.startswith("critic.aggregator.")]
     return [flag_of(key) for key in dict.fromkeys(keys)]
-
-
-def choices(config_class: type, name: str) -> tuple[str, ...]:
-    """Return the words the field `name` chooses from; none where it is no choice."""
-    return _choices(typing.get_type_hints(config_class)[name])
 
 
 def _config_classes(names: Mapping[str, str]) -> dict[str, type]:
@@ -200,8 +210,11 @@ def _plain(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
-def _build(section: str, config_class: type, values: dict[str, object], options: Mapping[str, Option]) -> Any:
-    """Build a config; name the flag where the config refuses a value."""
+def _build(section: str, config_class: type, options: Mapping[str, Option]) -> Any:
+    """Build a config from those of the options that are its fields; name the flag where it refuses a value."""
+    hints = typing.get_type_hints(config_class)
+    given = {name: options[_key(section, name)] for name in _fields(config_class) if _key(section, name) in options}
+    values = {name: _convert(option, hints[name]) for name, option in given.items()}
     try:
         return config_class(**values)
     except ValueError as error:
@@ -223,14 +236,8 @@ def _convert(option: Option, hint: Any) -> object:
             return tyro.cli(hint, args=option.words, console_outputs=False, config=(tyro.conf.FlagConversionOff,))
     except SystemExit as error:
         found = repr(" ".join(option.words)) if option.words else "nothing"
-        near = _nearest(" ".join(option.words), _choices(hint))
+        near = _nearest(" ".join(option.words), choices(hint))
         raise UsageError(f"{option}: expected {_expected(hint)}, got {found}.{near}") from error
-
-
-def _choices(hint: object) -> tuple[str, ...]:
-    if typing.get_origin(hint) is Literal:
-        return tuple(map(str, typing.get_args(hint)))
-    return tuple(choice for part in typing.get_args(hint) for choice in _choices(part))
 
 
 def _expected(hint: object) -> str:

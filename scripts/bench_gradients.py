@@ -12,12 +12,13 @@ The variants take turns, so that a change of the machine's speed hits all alike;
 import argparse
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
+from mtrl.agents.component import MakeNetwork
 from mtrl.agents.mtsac import MTSAC, CriticInputs
 from mtrl.aggregators import make
 from mtrl.gradients import task_gradients
@@ -58,7 +59,7 @@ def main() -> None:
 
 def measure(num_tasks: int, network: type, device: str, rounds: int) -> list[float]:
     """Return the median seconds of the three variants."""
-    agent = make_agent(num_tasks, network, torch.device(device))
+    agent = make_agent(num_tasks, functools.partial(network, network.Config()), torch.device(device))
     inputs = random_inputs(num_tasks, device)
     shared = {name: leaf.clone().requires_grad_() for name, leaf in agent.critic.shared.items()}
     private = {name: leaf.clone().requires_grad_() for name, leaf in agent.critic.private.items()}
@@ -86,7 +87,7 @@ def measure(num_tasks: int, network: type, device: str, rounds: int) -> list[flo
     return time_in_turns([summed, per_task, loop], rounds, device)
 
 
-def time_in_turns(variants: list[Callable[[], None]], rounds: int, device: str) -> list[float]:
+def time_in_turns(variants: Sequence[Callable[[], object]], rounds: int, device: str) -> list[float]:
     """Run all variants once to warm up, then in turns; return each one's median seconds."""
     seconds: list[list[float]] = [[] for _ in variants]
     for _ in range(rounds + 1):
@@ -99,8 +100,8 @@ def time_in_turns(variants: list[Callable[[], None]], rounds: int, device: str) 
     return [sorted(times[1:])[rounds // 2] for times in seconds]
 
 
-def make_agent(num_tasks: int, network: type, device: torch.device) -> MTSAC:
-    """Build the agent with its default, full-size networks."""
+def make_agent(num_tasks: int, make_network: MakeNetwork, device: torch.device) -> MTSAC:
+    """Build the agent with networks of the given architecture."""
     spec = EnvSpec(
         task_names=tuple(f"task-{index}" for index in range(num_tasks)),
         envs_per_task=1,
@@ -112,7 +113,7 @@ def make_agent(num_tasks: int, network: type, device: torch.device) -> MTSAC:
     return MTSAC(
         MTSAC.Config(),
         spec=spec,
-        make_network=functools.partial(network, network.Config()),
+        make_network=make_network,
         critic_aggregator=make("mean"),
         actor_aggregator=make("mean"),
         device=device,

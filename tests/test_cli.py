@@ -10,6 +10,7 @@ import pytest
 
 from mtrl import aggregators, cli, configs, settings
 from mtrl.flags import DEFAULTS
+from mtrl.registry import resolve
 
 ROOT = Path(__file__).parents[1]
 
@@ -354,6 +355,15 @@ def test_full_help_joins_equal_aggregators(capsys):
     text = help_text(capsys, *MAIN_JOB)
     assert "  --aggregator.scale-mode min" in text
     assert "--critic.aggregator.scale-mode" not in text
+
+
+@pytest.mark.parametrize("name", aggregators.REGISTRY)
+def test_full_help_shows_the_options_of_the_chosen_method_and_of_no_other(capsys, name):
+    text = help_text(capsys, "--env", "toy", "--critic.aggregator", name)
+    shown = re.findall(r"^  --critic\.aggregator\.(\S+) ", text, re.MULTILINE)
+    shown += re.findall(r"^  --aggregator\.(\S+) ", text, re.MULTILINE) if name == "mean" else []
+    fields = dataclasses.fields(resolve(aggregators.REGISTRY, "aggregator", name).Config)
+    assert shown == [field.name.replace("_", "-") for field in fields]
 
 
 def test_help_fits_eighty_columns(capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from mtrl import cli, envs, train
-from mtrl.group import main, read
+from mtrl.group import main, read, read_all
 
 TASKS = ["reach-east", "reach-north", "reach-west", "reach-south"]
 
@@ -149,6 +150,44 @@ def test_early_records_can_be_left_out(run):
     measured = read(run, TASKS, "critic", from_step=200)
     assert measured[1:] == (2, 200, 300)
     assert measured.affinity == pytest.approx(np.array(PAIRED) * 250)
+
+
+def test_several_runs_count_the_same_however_many_records_they_have(capsys, run, tmp_path):
+    other = imagined(tmp_path, "toy")
+    matrix = np.arange(16.0).reshape(4, 4)
+    measure(run, {"critic_transference": (3 * matrix).tolist()}, {"critic_transference": matrix.tolist()})
+    measure(other, {"critic_transference": (4 * matrix).tolist(), "step": 700})
+    found = read_all([run, other], TASKS, "critic")
+    assert np.array_equal(found.affinity, 3 * matrix)  # ((3 + 1) / 2 + 4) / 2
+    assert found[1:] == (3, 500, 700)
+    assert main([str(run), str(other), "--groups", "2"]) == 0
+    assert "toy-run and 1 more: transference of critic, 3 records, steps 500 to 700" in capsys.readouterr().out
+    assert len(commands_of(run, 2)) == 2
+    assert not (other / "groups").exists()
+
+
+def test_runs_of_other_tasks_are_refused(capsys, run, tmp_path):
+    other = imagined(tmp_path, "toy:reach-east,reach-north")
+    measure(run, {"critic_transference": PAIRED})
+    said = error_of(capsys, run, other, "--groups", "2")
+    assert "has other tasks" in said
+    assert "reach-south" in said
+
+
+def test_no_run_is_refused(capsys):
+    assert "at least one run" in error_of(capsys, "--groups", "2")
+
+
+def test_what_a_run_really_measured_is_grouped(capsys, tmp_path):
+    run = tmp_path / "measured"
+    with as_before():
+        assert train.main([*TRAINING, "--transference-every", "2", "--run-dir", str(run)]) == 0
+    capsys.readouterr()
+    assert main([str(run), "--groups", "2"]) == 0
+    printed = capsys.readouterr().out
+    # Vector steps of 12; the first record holds the last random step's one update, before any measurement.
+    assert re.search(r"measured: transference of critic, \d records, steps \d+ to 504", printed)
+    assert 1 <= len(commands_of(run, 2)) <= 2
 
 
 def test_both_parts_count_as_much_whatever_their_size(run):

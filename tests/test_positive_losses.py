@@ -3,13 +3,8 @@
 import pytest
 
 from mtrl import aggregators, cli
-from mtrl.registry import resolve
 
-NEEDY = [
-    name
-    for name in aggregators.names()
-    if resolve(aggregators.REGISTRY, "aggregator", name).needs_positive_losses  # pyright: ignore[reportAttributeAccessIssue]
-]
+NEEDY = [name for name in aggregators.names() if aggregators.make(name).needs_positive_losses]
 OTHERS = [name for name in aggregators.names() if name not in NEEDY]
 
 TOY = ["--env", "toy", "--device", "cpu"]
@@ -118,3 +113,50 @@ def test_help_says_it_and_shows_the_options_of_both_parts(capsys):
     assert "famo needs positive losses, and an actor's are negative: critic famo, actor mean\n" in text
     assert "--critic.aggregator.lr 0.025" in text
     assert "--actor.aggregator.weights None" in text
+
+
+# ---- methods that need them with some options only
+
+ALPHA = ["--aggregator", "gradnorm", "--aggregator.alpha"]
+
+
+def test_gradnorm_needs_them_where_it_looks_at_losses():
+    assert not aggregators.make("gradnorm").needs_positive_losses
+    assert aggregators.make("gradnorm", alpha=0.5).needs_positive_losses
+
+
+def test_option_that_calls_for_them_spares_the_actor():
+    chosen = cli.parse([*TOY, *ALPHA, "0.5"])
+    assert (chosen.critic_aggregator, chosen.actor_aggregator) == ("gradnorm", "mean")
+    assert chosen.critic_aggregator_config.alpha == 0.5
+    assert chosen.remarks == (
+        "gradnorm needs positive losses, and an actor's are negative: critic gradnorm, actor mean",
+    )
+
+
+def test_option_that_does_not_call_for_them_serves_both():
+    for argv in ([*ALPHA, "0"], [*ALPHA, "0.5", "--actor.aggregator.alpha", "0"]):
+        chosen = cli.parse([*TOY, *argv])
+        assert (chosen.critic_aggregator, chosen.actor_aggregator) == ("gradnorm", "gradnorm")
+        assert chosen.actor_aggregator_config.alpha == 0
+        assert chosen.remarks == ()
+
+
+def test_option_that_calls_for_them_is_refused_on_the_actor(capsys, tmp_path):
+    said = refusal(capsys, "--actor.aggregator", "gradnorm", "--actor.aggregator.alpha", "0.5")
+    assert said.startswith("error: --actor.aggregator: 'gradnorm' needs positive losses")
+    file = tmp_path / "preset.yaml"
+    file.write_text("actor.aggregator: gradnorm\nactor.aggregator.alpha: 0.5")
+    assert f"--actor.aggregator (in {file}): 'gradnorm' needs" in refusal(capsys, "--preset", str(file))
+
+
+@pytest.mark.parametrize("alpha", ["-1", "much"])
+def test_bad_value_of_that_option_is_named_first(capsys, alpha):
+    assert refusal(capsys, *ALPHA, alpha).startswith("error: --aggregator.alpha: ")
+
+
+def test_settings_with_that_option_read_back_identical(tmp_path):
+    chosen = cli.parse([*TOY, *ALPHA, "0.5"])
+    (tmp_path / "config.yaml").write_text(chosen.to_yaml())
+    assert cli.load(tmp_path) == chosen
+    assert cli.load(tmp_path).remarks == ()

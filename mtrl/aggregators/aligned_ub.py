@@ -21,9 +21,11 @@ class AlignedUB(WeightedAggregator):
     conflicts between tasks, which arise in the encoder's parameters, are not seen. Where all tasks share their inputs,
     as in supervised scene understanding, it is the method of the paper.
 
-    Source: Senushkin, Patakin, Kuznetsov, Konushin, "Independent Component Alignment for Multi-Task Learning",
-    CVPR 2023, section 4.3. Differs from the official code, which ignores w and sums the aligned rows (T times ours at
-    w = 1/T).
+    Source: Senushkin, Patakin, Kuznetsov, Konushin, "Independent Component Alignment for Multi-Task Learning", CVPR
+    2023, section 4.3. Differs from the official code, which ignores w and sums the aligned rows (T times ours at w =
+    1/T).
+
+    Cost: T^3 for the eigenvalues; the gradients of H have the size of the batch, not of the parameters.
     """
 
     need = Need.REPRESENTATION

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mtrl.aggregators.system import Rows, combine
+from mtrl.aggregators.system import Rows, chunks, combine
 
 
 class RowAverages(nn.Module):
@@ -37,7 +37,8 @@ class RowAverages(nn.Module):
     def move(self, rows: Rows, scales: Float[Tensor, " task"], share: Float[Tensor, ""]) -> None:
         """Move the averages towards the rows times `scales` by `share` of the distance."""
         for average, leaf in zip(self.rows, rows, strict=True):
-            average.lerp_(per_task(scales, leaf) * leaf, share)
+            for part, chunk in zip(chunks(average), chunks(leaf), strict=True):
+                part.lerp_(scales[:, None] * chunk, share)
 
     def combine(self, weights: Float[Tensor, " task"], like: Rows) -> Rows:
         """Sum the averages with `weights`, leaf by leaf, in the dtype of the rows `like`."""
@@ -45,14 +46,9 @@ class RowAverages(nn.Module):
         return tuple(leaf.to(row.dtype) for leaf, row in zip(total, like, strict=True))
 
 
-def per_task(factors: Float[Tensor, " task"], leaf: Tensor) -> Tensor:
-    """Return one factor per task in a shape that multiplies `leaf`, (task, *shape)."""
-    return factors.reshape(-1, *[1] * (leaf.dim() - 1))
-
-
 def norms(rows: Sequence[Tensor]) -> Float[Tensor, " task"]:
     """Return the length of every task's gradient, in float64."""
-    parts = [torch.linalg.vector_norm(leaf[:, None].flatten(1), dim=1, dtype=torch.float64) for leaf in rows]
+    parts = [torch.linalg.vector_norm(chunk, dim=1, dtype=torch.float64) for leaf in rows for chunk in chunks(leaf)]
     return torch.linalg.vector_norm(torch.stack(parts), dim=0)
 
 

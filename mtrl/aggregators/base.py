@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -22,9 +22,24 @@ class Need(IntEnum):
     GRAMIAN = 2
     """The inner products of the task gradients."""
     ROWS = 3
-    """The task gradients themselves."""
+    """The task gradients themselves, and no inner products of them: few such methods want any."""
     LOOKAHEAD = 4
     """The Gramian, and the same losses at other parameters."""
+
+    @property
+    def has_gramian(self) -> bool:
+        """Whether the method sees inner products."""
+        return self in (Need.REPRESENTATION, Need.GRAMIAN, Need.LOOKAHEAD)
+
+
+class Invariance(Enum):
+    """What may change about the tasks without turning the direction. Its length may change with it."""
+
+    GRADIENT_SCALES = "gradients"
+    """The gradient of each task is multiplied by a positive number of its own, another one in every update. Where a
+    method does not look at losses, this covers every increasing transform of every loss."""
+    LOSS_SCALES = "losses"
+    """The loss of each task, and its gradient with it, is multiplied by a positive number of its own: another unit."""
 
 
 class Aggregator(nn.Module, ABC):
@@ -34,6 +49,7 @@ class Aggregator(nn.Module, ABC):
     `state_dict` and `load_state_dict` carry it. Two uses of one method (critic and actor, say) need two objects.
 
     Subclasses implement `aggregate`, set `need`, and where they look again after the step, `observes` and `observe`.
+    Where options decide on one of these facts, `__init__` sets it on the object; ask objects, not classes.
     """
 
     need: Need = Need.GRAMIAN
@@ -41,6 +57,8 @@ class Aggregator(nn.Module, ABC):
     """Whether `observe` must be called with the losses after the step, on the same batch."""
     needs_positive_losses: bool = False
     """Whether the method means nothing where losses are negative, as an actor's are. It stays finite there."""
+    invariances: frozenset[Invariance] = frozenset()
+    """What does not turn the direction. Declared only where it holds for every gradient system."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +119,7 @@ class Aggregator(nn.Module, ABC):
         system = GradientSystem(
             num_tasks=num_tasks,
             losses=losses,
-            gramian=gramian(rows) if self.need > Need.LOSSES else None,
+            gramian=gramian(rows) if self.need.has_gramian else None,
             rows=rows if self.need == Need.ROWS else None,
             generator=generator or self.own_generator(jacobian.device),
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mtrl.aggregators.base import WeightedAggregator, check_task_weights
+from mtrl.aggregators.base import Invariance, WeightedAggregator, check_task_weights
 from mtrl.aggregators.solvers import solve_cosines, unit_system
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
@@ -18,8 +18,12 @@ class ConFIG(WeightedAggregator):
 
     Source: Liu, Chu, Thuerey, "ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks", ICLR 2025,
     equations 2 and 3, on the Gramian: x = U^T C^+ w, C the cosines. The variant with momenta (M-ConFIG) is another
-    method.
+    method. Differs from the official code by rounding only.
+
+    Cost: T^3 for the eigenvalues of the cosines.
     """
+
+    invariances = frozenset(Invariance)
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

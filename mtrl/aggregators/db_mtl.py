@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from mtrl.aggregators.averages import RowAverages, norms, quotient
-from mtrl.aggregators.base import Aggregator, Need
+from mtrl.aggregators.base import Aggregator, Invariance, Need
 from mtrl.aggregators.losses import EPS, read_losses
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
@@ -23,10 +23,13 @@ class DBMTL(Aggregator):
 
     Source: Lin, Jiang, Ye, Zhang, Chen, Chen, Liu, Kwok, "Dual-Balancing for Multi-Task Learning", 2023, algorithm 1,
     with LibMTL's defaults. Differs from LibMTL, which sums over tasks (T times this) and divides by ||y_i|| + 1e-8.
+
+    Cost: T P for the averages, and their memory.
     """
 
     need = Need.ROWS
     needs_positive_losses = True
+    invariances = frozenset({Invariance.LOSS_SCALES})
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtrl.aggregators.base import Aggregator
+from mtrl.aggregators.base import Aggregator, Invariance
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 _SHORTEST = torch.finfo(torch.float32).tiny
@@ -27,7 +27,11 @@ class DiBS(Aggregator):
     steps of the bargaining 1e-4 to 1e-2 radii long, so that all of them together stay one step in effect, (c) drop the
     point outside the ball instead of projecting it, which can return exactly zero, (d) divide by |g| + 1e-10, or by |g|
     even where it is zero.
+
+    Cost: T^2 per step of the bargaining.
     """
+
+    invariances = frozenset(Invariance)
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

@@ -20,6 +20,9 @@ class DualProj(WeightedAggregator):
     Source: Lopez-Paz, Ranzato, "Gradient Episodic Memory for Continual Learning", NeurIPS 2017, in the form of Quinton,
     Rey, "Jacobian Descent for Multi-Objective Optimization", 2024. Differs from TorchJD, which returns the plain mean
     where the Jacobian's Frobenius norm is below 0.01; here nothing depends on the scale.
+
+    Cost: one quadratic problem between the tasks: 1 to 9 factorisations of T^3 on a CPU; on a GPU, or where
+    gradients depend on one another, up to 35.
     """
 
     @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,11 @@ class DWA(Aggregator):
 
     Needs positive losses: a mean below 1e-8 counts as 1e-8.
 
-    Source: Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019, which compares
-    epochs; the windows are those of Nash-MTL's code. Differs from that code, which uses T times this, and begins one
-    update after the first window, when the previous window still holds ones that are no losses.
+    Source: Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019, which compares epochs; the
+    windows are those of Nash-MTL's code. Differs from that code, which uses T times this, and begins one update after
+    the first window, when the previous window still holds ones that are no losses.
+
+    Cost: nothing beyond; memory of two windows of losses.
     """
 
     need = Need.LOSSES

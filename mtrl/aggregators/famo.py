@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtrl.aggregators.adam import AdamVector
-from mtrl.aggregators.base import Aggregator, Need
+from mtrl.aggregators.base import Aggregator, Invariance, Need
 from mtrl.aggregators.losses import EPS, read_losses
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
@@ -26,11 +26,14 @@ class FAMO(Aggregator):
 
     Source: Liu, Feng, Stone, Liu, "FAMO: Fast Adaptive Multitask Optimization", NeurIPS 2023, algorithm 1. Differs from
     the official code for Meta-World, which multiplies by c where the paper divides.
+
+    Cost: one more forward pass, after the step.
     """
 
     need = Need.LOSSES
     observes = True
     needs_positive_losses = True
+    invariances = frozenset({Invariance.LOSS_SCALES})
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -57,6 +60,8 @@ class FAMO(Aggregator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        if config.min_loss != 0:  # a bound has a unit
+            self.invariances = frozenset()
 
     def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
         """Start with equal weights."""

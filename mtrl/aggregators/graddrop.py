@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtrl.aggregators.averages import per_task
 from mtrl.aggregators.base import Aggregator, Need
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
@@ -23,6 +22,8 @@ class GradDrop(Aggregator):
     with Gradient Sign Dropout", NeurIPS 2020, algorithm 1, on parameters as in TorchJD, where the paper has activations
     times their sign. Differs from TorchJD, which sums over tasks (T times this), and drops both signs in the rare case
     that P equals the number drawn; from Samsung's code, where one draw decides for all parameters.
+
+    Cost: T P, and a random number per parameter.
     """
 
     need = Need.ROWS
@@ -57,16 +58,23 @@ class GradDrop(Aggregator):
         """Return what the drawn signs leave, leaf by leaf."""
         assert system.rows is not None, "the need of this method is the rows"
         direction = tuple(
-            drop(leaf, torch.rand(leaf.shape[1:], generator=system.generator, device=leaf.device), self.leaks).mean(0)
+            keep_one_sign(leaf, torch.rand(leaf.shape[1:], generator=system.generator, device=leaf.device), self.leaks)
+            / system.num_tasks
             for leaf in system.rows
         )
         return Aggregation(weights=None, direction=direction)
 
 
-def drop(
+def keep_one_sign(
     leaf: Float[Tensor, "task *shape"], uniforms: Float[Tensor, "*shape"], leaks: Float[Tensor, " task"]
-) -> Float[Tensor, "task *shape"]:
-    """Set to zero, but for the leak, what has not the sign that `uniforms` decide on."""
-    positive_share = (1 + leaf.sum(0) / leaf.abs().sum(0)) / 2  # NaN where all gradients are zero, and stay zero
-    is_kept = torch.where(positive_share > uniforms, leaf > 0, leaf < 0)
-    return torch.where(is_kept, leaf, per_task(leaks, leaf).to(leaf.dtype) * leaf)
+) -> Float[Tensor, "*shape"]:
+    """Sum over the tasks what has the sign that `uniforms` decide on, and the leak of what has not."""
+    positive, positive_leak = _sums(leaf.clamp(min=0), leaks)
+    negative, negative_leak = _sums(leaf.clamp(max=0), leaks)
+    positive_share = positive / (positive - negative)  # NaN where all gradients are zero, and stay zero
+    return torch.where(positive_share > uniforms, positive + negative_leak, negative + positive_leak)
+
+
+def _sums(part: Float[Tensor, "task *shape"], leaks: Float[Tensor, " task"]) -> tuple[Tensor, Tensor]:
+    """Return the plain sum over the tasks and the one weighted by the leaks."""
+    return part.sum(0), torch.tensordot(leaks.to(part.dtype), part, dims=1)

@@ -26,6 +26,8 @@ class GradNorm(Aggregator):
     gets weight 0 and does not enter the mean; a weight that has been trained down to zero stays there, as in the public
     codes. Differs from the one for RL, which forgets L(0) in every call, and from torch's Adam by having no epsilon, so
     that nothing depends on the gradients' common scale.
+
+    Cost: T; only the diagonal of the Gramian is looked at.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class GradNorm(Aggregator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        self.needs_positive_losses = config.alpha > 0
 
     def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
         """Start with equal weights and no losses seen."""

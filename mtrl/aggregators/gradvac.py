@@ -28,6 +28,8 @@ class GradVac(Aggregator):
     Source: Wang, Tsvetkov, Firat, Cao, "Gradient Vaccine: Investigating and Improving Multi-task Optimization in
     Massively Multilingual Models", ICLR 2021, algorithm 1. Works on the Gramian. Differs from the public codes, which
     sum (T times this mean) and disagree on when the target moves; pairs with a zero gradient are left alone.
+
+    Cost: T steps of T^2.
     """
 
     @dataclass(frozen=True, kw_only=True)

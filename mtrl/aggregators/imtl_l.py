@@ -23,6 +23,8 @@ class IMTLL(Aggregator):
 
     Source: Liu, Li, Kuang, Xue, Chen, Yang, Liao, Zhang, "Towards Impartial Multi-Task Learning", ICLR 2021, section
     3.2. Differs from LibMTL, which sums over tasks (T times this) and lets the model's optimiser move s.
+
+    Cost: nothing beyond.
     """
 
     need = Need.LOSSES

@@ -37,6 +37,9 @@ class ITMTL(WeightedAggregator):
     losses that may be negative, such as an actor's; and in the private parameters, which stay where they are during
     the lookahead. The point judged is a plain gradient step away, or (`displacement=optimizer`) where the training's
     own optimiser would go from its present moments.
+
+    Cost: first order T^2; `lookahead` a forward pass of all tasks per candidate: 2^T - 1 subsets up to four tasks, 2 T
+    + 1 beyond.
     """
 
     @dataclass(frozen=True, kw_only=True)

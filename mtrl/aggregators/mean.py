@@ -7,10 +7,14 @@ from mtrl.aggregators.system import Aggregation, GradientSystem
 
 
 class Mean(WeightedAggregator):
-    """Sum the task gradients with fixed weights, 1/T each by default.
+    """Sum the task gradients with fixed weights, 1/T each by default: d = sum_i w_i g_i.
 
-    Needs one ordinary backward pass. It is what every method is compared with; many official codes sum instead
-    (T times this), which Adam hides and gradient clipping does not.
+    It is what every method is compared with.
+
+    Source: linear scalarisation, the gradient of the weighted total loss. Differs from many official codes, which sum
+    (T times this); Adam hides that, gradient clipping does not.
+
+    Cost: nothing beyond.
     """
 
     need = Need.LOSSES

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mtrl.aggregators.averages import RowAverages, norms, quotient
-from mtrl.aggregators.base import Aggregator, Need
+from mtrl.aggregators.base import Aggregator, Invariance, Need
 from mtrl.aggregators.losses import EPS, read_losses
 from mtrl.aggregators.system import Aggregation, GradientSystem, gramian
 
@@ -28,10 +28,13 @@ class MoCo(Aggregator):
     ICLR 2023, algorithm 1, as LibMTL has it: the paper projects onto the simplex where LibMTL takes the softmax, and
     does not rescale gradients. Differs from LibMTL in tasks without gradient, which take their share of lambda there,
     and in dividing by ||g_i|| instead of ||g_i|| + 1e-8.
+
+    Cost: T^2 P for the Gramian of the averages, and their memory.
     """
 
     need = Need.ROWS
     needs_positive_losses = True
+    invariances = frozenset({Invariance.GRADIENT_SCALES})
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl.aggregators.base import Aggregator
+from mtrl.aggregators.base import Aggregator, Invariance
 from mtrl.aggregators.fairgrad import fair_weights
 from mtrl.aggregators.solvers import clip_weights, is_known
 from mtrl.aggregators.system import Aggregation, GradientSystem
@@ -20,11 +20,15 @@ class NashMTL(Aggregator):
     (Pareto-stationary points) there is no solution, and the direction is about zero.
 
     Source: Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022, claim 3.1. Solved as the minimum of the
-    self-concordant a^T J J^T a / 2 - sum_i log a_i by damped Newton steps. The official code, 20 steps of a
-    convex-concave procedure with ECOS, fails on gradients shorter than 1e-3 or longer than 1e2, stays at a = 1 where
-    there is no solution, and shares its counter and weights between critic, actor and temperature. A zero gradient
-    gets weight 0.
+    self-concordant a^T J J^T a / 2 - sum_i log a_i by damped Newton steps. Differs from the official code, 20 steps of
+    a convex-concave procedure with ECOS, which fails on gradients shorter than 1e-3 or longer than 1e2, stays at a = 1
+    where there is no solution, and shares its counter and weights between critic, actor and temperature. Here a zero
+    gradient gets weight 0.
+
+    Cost: about 12 Newton steps of T^3, 50 at most, in every `update_every`-th update (on a GPU in every one).
     """
+
+    invariances = frozenset(Invariance)
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -48,6 +52,8 @@ class NashMTL(Aggregator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        if config.update_every > 1:  # kept weights do not follow gradients whose scales change
+            self.invariances = frozenset({Invariance.LOSS_SCALES})
 
     def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
         """Start without weights."""

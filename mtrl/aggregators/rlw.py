@@ -17,7 +17,10 @@ class RLW(Aggregator):
     On average it is the mean. A method that does not do better than this has not shown that its weights matter.
 
     Source: Lin, Ye, Zhang, Tsang, "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task
-    Learning", TMLR 2022, its variant with normal weights. Codes derived from Nash-MTL's use T times this.
+    Learning", TMLR 2022, its variant with normal weights. Differs from the codes derived from Nash-MTL's, which use T
+    times this.
+
+    Cost: nothing beyond.
     """
 
     need = Need.LOSSES

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mtrl.aggregators.base import Aggregator, Need
+from mtrl.aggregators.base import Aggregator, Invariance, Need
 from mtrl.aggregators.losses import EPS, read_losses
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
@@ -17,10 +17,13 @@ class ScaleInvariant(Aggregator):
 
     Source: the "SI" baseline of Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022, section 5. Differs
     from its code, which sums over tasks (T times this), and from Samsung's, which takes log(1 + L).
+
+    Cost: nothing beyond.
     """
 
     need = Need.LOSSES
     needs_positive_losses = True
+    invariances = frozenset({Invariance.LOSS_SCALES})
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

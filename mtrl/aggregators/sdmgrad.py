@@ -31,6 +31,8 @@ class SDMGrad(Aggregator):
     repeats the official code for reinforcement learning, 20 projected steps from the previous update's w; its three
     independent batches are one batch there and here. Differs from it in that critic and actor do not share w; a zero
     gradient is left out (`exact` only).
+
+    Cost: `exact` one quadratic problem between the tasks; `sgd` 20 steps of T^2.
     """
 
     @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,13 @@ from mtrl.aggregators.system import Aggregation, GradientSystem
 
 
 class Sum(Aggregator):
-    """Sum the task gradients: T times `mean`, the "linear scalarisation" of many official codes.
+    """Sum the task gradients: d = sum_i g_i, T times `mean`.
 
     Adam hides the factor T; clipping of the gradient, weight decay and plain gradient descent do not.
+
+    Source: the "linear scalarisation" of many official codes. Differs from none of them.
+
+    Cost: nothing beyond.
     """
 
     need = Need.LOSSES

@@ -22,8 +22,10 @@ class Uncertainty(Aggregator):
     overflows. Here |s_i| <= max_log_variance: such a task ends at the largest weight.
 
     Source: Kendall, Gal, Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and
-    Semantics", CVPR 2018, with s = log sigma^2. Differs from the published codes, which sum over tasks
-    (T times this) and do not bound s.
+    Semantics", CVPR 2018, with s = log sigma^2. Differs from the published codes, which sum over tasks (T times this)
+    and do not bound s.
+
+    Cost: nothing beyond.
     """
 
     need = Need.LOSSES

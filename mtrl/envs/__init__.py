@@ -1,6 +1,6 @@
 """Vectorised multi-task environments by name.
 
-    mt10                      a benchmark: mt10, mt25, mt50 (or toy, toy_scaled)
+    mt10                      a benchmark: mt10, mt25, mt50 (or toy and its variants)
     mt10:reach-v3,push-v3     some of its tasks, in this order, with the goals they have in it
     mt1:reach-v3              one task with the goals of its own benchmark
     reach-v3,push-v3          some tasks of mt50
@@ -35,6 +35,9 @@ class _Suite(NamedTuple):
 _REGISTRY = {
     "toy": _Suite("mtrl.envs.toy:make", toy_tasks.TASKS, toy_tasks.NUM_GOALS),
     "toy_scaled": _Suite("mtrl.envs.toy:make", toy_tasks.TASKS, toy_tasks.NUM_GOALS),
+    "toy_exp": _Suite("mtrl.envs.toy:make", toy_tasks.TASKS, toy_tasks.NUM_GOALS),
+    "toy_power": _Suite("mtrl.envs.toy:make", toy_tasks.TASKS, toy_tasks.NUM_GOALS),
+    "toy_groups": _Suite("mtrl.envs.toy:make", toy_tasks.GROUP_TASKS, toy_tasks.NUM_GOALS),
     "mt1": _Suite("mtrl.envs.metaworld:make", MT50, NUM_GOALS),  # any task, one at a time
     "mt10": _Suite("mtrl.envs.metaworld:make", MT10, NUM_GOALS),
     "mt25": _Suite("mtrl.envs.metaworld:make", MT25, NUM_GOALS),

@@ -1,8 +1,15 @@
-"""Point masses that must go separate ways: a multi-task suite in pure array code that is learned in under a minute.
+"""Point masses that must go separate ways: multi-task suites in pure array code that are learned in under a minute.
 
-Every task starts at the same place and sees the same observation, but its goal lies in a direction of its own, so the
-best actions of different tasks oppose each other. `toy_scaled` is the same suite with each task's reward replaced by a
-strictly increasing function of it: what is optimal to reach stays so, the scales differ by orders of magnitude.
+Every task starts at the same place and sees the same observation, but its goal lies in a direction of its own, or its
+actions have effects of their own, so the best actions of different tasks oppose each other.
+
+    toy          four tasks, one in each direction
+    toy_scaled   toy with every task's reward replaced by another strictly increasing function of it: what is optimal
+                 to reach stays so, the scales differ by orders of magnitude
+    toy_exp      toy with the reward r of one task, reach-west, replaced by exp(5 r)
+    toy_power    toy with the reward r of one task, reach-south, replaced by sign(r) r^4
+    toy_groups   two families of three tasks, straight and mirrored: the goals lie in the same three directions, but
+                 the actions of the second move the other way, so that what one family learns misleads the other
 """
 
 from collections.abc import Callable
@@ -11,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from mtrl.envs.toy_tasks import NUM_GOALS, TASKS
+from mtrl.envs.toy_tasks import GROUP_TASKS, NUM_GOALS, TASKS
 from mtrl.interfaces import EnvSpec, Step
 from mtrl.seeding import numpy_generator
 
@@ -20,16 +27,32 @@ DIRECTIONS = {
     "reach-north": (0.0, 1.0),
     "reach-west": (-1.0, 0.0),
     "reach-south": (0.0, -1.0),
+    "straight-left": (0.9, 0.4),
+    "straight-middle": (1.0, 0.0),
+    "straight-right": (0.9, -0.4),
+    "mirrored-left": (0.9, 0.4),
+    "mirrored-middle": (1.0, 0.0),
+    "mirrored-right": (0.9, -0.4),
 }
 """Where each task's goals lie, seen from the start."""
 
-SCALED_REWARDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "reach-east": lambda r: r,
-    "reach-north": lambda r: 100 * r,
-    "reach-west": lambda r: np.exp(5 * r),
-    "reach-south": lambda r: np.sign(r) * r**4,
+
+def _exponential(reward: np.ndarray) -> np.ndarray:
+    return np.exp(5 * reward)
+
+
+def _power(reward: np.ndarray) -> np.ndarray:
+    return np.sign(reward) * reward**4
+
+
+REWARDS: dict[str, dict[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "toy": {},
+    "toy_scaled": {"reach-north": lambda r: 100 * r, "reach-west": _exponential, "reach-south": _power},
+    "toy_exp": {"reach-west": _exponential},
+    "toy_power": {"reach-south": _power},
+    "toy_groups": {},
 }
-"""Strictly increasing transforms of the reward in [-1, 1]: identity, scaled, exponential, sign(r) r^4."""
+"""Strictly increasing transforms of the reward in [-1, 1], by suite and task; other tasks keep theirs."""
 
 MAX_EPISODE_STEPS = 50
 GOAL_DISTANCE = 0.7
@@ -42,19 +65,19 @@ INERTIA = 0.5
 def make(
     name: str, tasks: tuple[str, ...] | None, *, seed: int, goal_seed: int, envs_per_task: int, workers: int | None
 ) -> "Toy":
-    """Build the suite `name` (toy or toy_scaled) with the given tasks, all four by default."""
+    """Build the suite `name` with the given tasks, all by default."""
     del workers  # stepping all copies is one array operation
-    tasks = tasks or TASKS
-    transforms = [SCALED_REWARDS[task] for task in tasks] if name == "toy_scaled" else None
-    return Toy(tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, reward_transforms=transforms)
+    tasks = tasks or (GROUP_TASKS if name == "toy_groups" else TASKS)
+    return Toy(tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, rewards=REWARDS[name])
 
 
 class Toy:
     """All point masses, stepped as one array.
 
     Observation: position (2), velocity (2), offset of the goal from the task's own direction (2). The direction itself
-    is not observed. Action: acceleration (2). Reward: 1 - distance to the goal, in [-1, 1], then the transform.
-    Success: closer than 0.1 to the goal. Episodes are cut after 50 steps and never terminate.
+    is not observed. Action: acceleration (2), its opposite in mirrored tasks. Reward: 1 - distance to the goal, in
+    [-1, 1], then the transform. Success: closer than 0.1 to the goal. Episodes are cut after 50 steps and never
+    terminate.
     """
 
     def __init__(
@@ -64,7 +87,7 @@ class Toy:
         seed: int,
         goal_seed: int,
         envs_per_task: int,
-        reward_transforms: list[Callable[[np.ndarray], np.ndarray]] | None = None,
+        rewards: dict[str, Callable[[np.ndarray], np.ndarray]] = REWARDS["toy"],
     ) -> None:
         self._spec = EnvSpec(
             task_names=tasks,
@@ -74,10 +97,11 @@ class Toy:
             max_episode_steps=MAX_EPISODE_STEPS,
             num_goals=NUM_GOALS,
         )
-        self._reward_transforms = reward_transforms
+        self._rewards = [rewards.get(task) for task in tasks]
         self._offsets = np.stack(
             [numpy_generator(goal_seed, "toy", t).uniform(-GOAL_SPREAD, GOAL_SPREAD, (NUM_GOALS, 2)) for t in tasks]
         )
+        self._signs = np.array([-1.0 if task.startswith("mirrored") else 1.0 for task in tasks])[:, None, None]
         self._directions = np.array([DIRECTIONS[task] for task in tasks])[:, None]
         self._streams = [[numpy_generator(seed, "goal", task, env) for env in range(envs_per_task)] for task in tasks]
         shape = (len(tasks), envs_per_task)
@@ -114,7 +138,7 @@ class Toy:
             ValueError: An action is not finite.
         """
         self._check_finite(action)
-        self._velocity = INERTIA * self._velocity + (1 - INERTIA) * MAX_SPEED * np.clip(action, -1, 1)
+        self._velocity = INERTIA * self._velocity + (1 - INERTIA) * MAX_SPEED * self._signs * np.clip(action, -1, 1)
         self._position = np.clip(self._position + self._velocity, -1, 1)
         self._time += 1
         target = GOAL_DISTANCE * self._directions + self._offset()
@@ -166,8 +190,9 @@ class Toy:
 
     def _reward(self, distance: Float[np.ndarray, "task env"]) -> Float[np.ndarray, "task env"]:
         reward = np.clip(1 - distance, -1, 1)
-        if self._reward_transforms is not None:
-            reward = np.stack([f(row) for f, row in zip(self._reward_transforms, reward, strict=True)])
+        for task, transform in enumerate(self._rewards):
+            if transform is not None:
+                reward[task] = transform(reward[task])
         return reward.astype(np.float32)
 
     def _check_finite(self, action: np.ndarray) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mtrl.aggregators import make
+from mtrl.aggregators import cagrad, make
 from mtrl.aggregators.cagrad import exact_weights
 from mtrl.aggregators.system import gramian
 from tests.aggregators.jacobians import DEGENERATE, FULL_RANK
@@ -61,6 +61,16 @@ def test_direction_lies_on_the_edge_of_the_ball(case):
     mean = jacobian.mean(0)
     found = (make("cagrad", c=0.5, rescale="none")(jacobian) - mean).norm()
     assert torch.isclose(found, 0.5 * mean.norm(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("c", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("case", FULL_RANK)
+def test_guessed_steps_are_those_of_newtons_method(monkeypatch, case, c):
+    products = gramian((FULL_RANK[case],))
+    guessed = exact_weights(products, c)
+    monkeypatch.setattr(cagrad, "can_look", lambda device: False)
+    expected = exact_weights(products, c)
+    assert ((guessed - expected) @ FULL_RANK[case]).norm() <= 1e-8 * FULL_RANK[case].mean(0).norm()
 
 
 @pytest.mark.parametrize("case", ["opposite rows", "sum is zero"])

@@ -197,14 +197,8 @@ def test_impossible_options_are_refused(name, value):
         dibs(**{name: value})
 
 
-# ---- what published code returns (tests/data/README.md); every vector is accounted for. On purpose we differ:
-#
-# | published code          | by how much                                 | why
-# | all                     | a constant: T radius step, T = num_tasks    | a mean of units needs no learning rate
-# | |g| + 1e-10             | 1e-10 / |g| relative: 2e-5 on `scaled6`     | would break the invariance
-# | single: 0 / 0           | NaN there, the mean of the others here      | a task without gradient stops nobody
-# | multi-step: leaves ball | its point is outside, ours on the sphere    | the published rule projects
-# | mtrl: leaves ball       | keeps its last point inside (0 at one step) | the published rule projects
+# ---- what published code returns (tests/data/README.md); every vector is accounted for.
+# Where ours differ on purpose, and why, stands in differences.py.
 
 
 def _ids(vector: Vector) -> str:

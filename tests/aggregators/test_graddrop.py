@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mtrl.aggregators import make
-from mtrl.aggregators.graddrop import drop
+from mtrl.aggregators.graddrop import keep_one_sign
 from mtrl.aggregators.system import GradientSystem
 from tests.aggregators.jacobians import DEGENERATE, FULL_RANK, gaussian, orthogonal
 
@@ -27,22 +27,24 @@ def test_drop_by_hand():
     # Positive shares: 3 / 4, 0, 1 / 2. The first draw is below it, the third above.
     jacobian = tensor([3.0, -1.0, 2.0], [-1.0, -2.0, -2.0])
     uniforms = torch.tensor([0.7, 0.1, 0.6], dtype=torch.float64)
-    assert torch.equal(drop(jacobian, uniforms, torch.zeros(2).double()), tensor([3.0, -1.0, 0.0], [0.0, -2.0, -2.0]))
+    # What is left: (3, -1, 0) and (0, -2, -2).
+    assert torch.equal(keep_one_sign(jacobian, uniforms, torch.zeros(2).double()), tensor([3.0, -3.0, -2.0])[0])
     # The first task keeps half, the second a quarter of what it would lose.
     leaks = torch.tensor([0.5, 0.25], dtype=torch.float64)
-    assert torch.equal(drop(jacobian, uniforms, leaks), tensor([3.0, -1.0, 1.0], [-0.25, -2.0, -2.0]))
+    # (3, -1, 1) and (-1/4, -2, -2).
+    assert torch.equal(keep_one_sign(jacobian, uniforms, leaks), tensor([2.75, -3.0, -1.0])[0])
 
 
 def test_draw_equal_to_the_positive_share_keeps_the_negative_sign():
     # TorchJD drops both.
     uniforms = torch.tensor([0.5], dtype=torch.float64)
-    assert torch.equal(drop(tensor([1.0], [-1.0]), uniforms, torch.zeros(2).double()), tensor([0.0], [-1.0]))
+    assert torch.equal(keep_one_sign(tensor([1.0], [-1.0]), uniforms, torch.zeros(2).double()), tensor([-1.0])[0])
 
 
 def test_direction_is_the_mean_over_tasks_of_what_the_draws_leave():
     jacobian = gaussian(4, 9)
     uniforms = torch.rand(9, generator=torch.Generator().manual_seed(3))
-    expected = drop(jacobian, uniforms, torch.zeros(4).double()).mean(0)
+    expected = keep_one_sign(jacobian, uniforms, torch.zeros(4).double()) / 4
     assert torch.equal(direction(jacobian, seed=3), expected)
 
 

@@ -1,7 +1,6 @@
 """The published codes' weights from fixed losses are reproduced (tests/data/README.md).
 
-On purpose different, see the classes: weights are those of the mean over tasks, 1/T of the official ones (uncertainty,
-imtl_l, scale_invariant, rlw, dwa); dwa begins when both windows are full, 24 updates later.
+Where ours differ on purpose, and why, stands in differences.py.
 """
 
 import pytest

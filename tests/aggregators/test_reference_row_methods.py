@@ -1,13 +1,6 @@
 """The published codes' directions from fixed rows are reproduced (tests/data/README.md).
 
-On purpose different, see the classes:
-
-| method | what | how much | why |
-|---|---|---|---|
-| graddrop, db_mtl | mean over tasks, not their sum | 1/T | one convention |
-| moco | ||g|| instead of ||g|| + 1e-8 | 1e-8 / ||g|| of a row: 0.2% in `tiny` | gradients of any size |
-| moco | a task that never had a gradient has no weight | 3 vectors, see the test | it must not disturb the others |
-| db_mtl | ||y|| instead of ||y|| + 1e-8 | 1e-8 / ||y|| of a row: 3% in `tiny` | gradients of any size |
+Where ours differ on purpose, and why, stands in differences.py.
 """
 
 import pytest
@@ -15,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mtrl.aggregators import make
-from mtrl.aggregators.graddrop import drop
+from mtrl.aggregators.graddrop import keep_one_sign
 from tests.aggregators.sequences import Sequence, load_sequences, name_of
 from tests.aggregators.vectors import assert_close
 
@@ -26,7 +19,7 @@ OFFICIAL_EPS = 1e-8
 def test_graddrop_with_given_numbers_equals_the_sum_of_torchjd(sequence: Sequence):
     jacobian = sequence["jacobian"]
     leaks = torch.tensor(sequence.options["leak"], dtype=torch.float64).expand(len(jacobian)).clone()
-    found = drop(jacobian, sequence["uniforms"], leaks).sum(0)
+    found = keep_one_sign(jacobian, sequence["uniforms"], leaks)
     assert_close(found, sequence["gradient"], **sequence.tolerance)
 
 

@@ -1,30 +1,11 @@
 """The published results of the methods that solve a problem between the tasks are reproduced (tests/data/README.md).
 
 Where a file brings a solution of higher accuracy than the published code's (`independent_exact`), that one counts. Ours
-differs on purpose in the cases below; each is tested for what it does instead, here or where the line says.
-
-| method | cases | published | ours, and why |
-|---|---|---|---|
-| mgda | zero_row | 0 | shortest vector of the others: a zero gradient must not stop them |
-| mgda | scaled6_T5_P20 | length 2.7e-3 | 5.5e-6: the shorter vector of the hull is the right one |
-| upgrad | tiny | the mean below a Frobenius norm of 0.01 | as at any other scale |
-| imtl_g | zero_row, allzero | NaN | that of the others; 0 |
-| imtl_g | dependent rows | ~0, noise (official) or shortest weights (TorchJD) | least squares of the projections |
-| imtl_g | scaled6 (TorchJD) | short rows cut off as dependent | equal projections, as the official formula has them |
-| cagrad | zero_row | 0, or drawn to the mean | that of the others: a zero gradient has no worst case |
-| cagrad | scaled6, opposite_T3_P20 | 0, or off by 40% | the minimum, by the certificate of test_cagrad.py |
-| cagrad | well_T50_P20/c0.9 | off by 1.6e-4 | a better worst task, see below |
-| nash, fairgrad | gradients that cancel: no solution | ones kept, exception or noise | about 0 |
-| nash, fairgrad | zero_row, allzero | exception or noise | that of the others; 0 |
-| fairgrad | scaled6_T10_P20/alpha0.5 | residual 5e9 | below 0.1: near float64's resolution, see below |
-| nash_sequence | 3 solves of 24 | residual above 0.1 | below 1e-9, see below |
-| sdmgrad (sgd) | second call of well_T10_P200 | one orbit | another: a rounding error of 1e-15 grows to 0.03 |
-| gradvac | opposite (Samsung) | NaN | finite |
-| gradvac | short or nearly opposite (LibMTL) | 1e-8 added to denominators | nothing: no dependence on the scale |
+differs on purpose in the cases that differences.py lists; each is tested for what it does instead, here or where the
+list says.
 """
 
 import json
-from fnmatch import fnmatch
 
 import pytest
 import torch
@@ -33,70 +14,10 @@ from torch import Tensor
 from mtrl.aggregators import make
 from mtrl.aggregators.gradvac import turn
 from mtrl.aggregators.system import cosines, gramian
+from tests.aggregators.builders import BUILD, case_weights, is_one_of, result
+from tests.aggregators.differences import DIFFERENT
 from tests.aggregators.vectors import DATA, Vector, assert_close, load
 from tests.aggregators.weights import weights_of
-
-RESCALE = {0: "none", 1: "square", 2: "linear", "none": "none"}
-CANCELLED = ("well_T50_P20", "rankdef_T5_P3", "rankdef_T10_P20", "opposite_*", "stationary_*", "allzero_*")
-"""Some convex combination of the gradients is zero."""
-DEPENDENT = ("well_T50_P20", "rankdef_*", "dup_scaled_*", "opposite_T3_P20", "stationary_*")
-
-
-def case_weights(vector: Vector) -> tuple[float, ...] | None:
-    if vector.hyperparameters["preference"] != "case preference":
-        return None
-    assert vector.preference is not None
-    return tuple(vector.preference.tolist())
-
-
-BUILD = {
-    "mgda_torchjd": lambda v: make("mgda"),
-    "mgda_samsung": lambda v: make("mgda"),
-    "mgda_nashmtl_repo": lambda v: make("mgda"),
-    "upgrad": lambda v: make("upgrad", weights=case_weights(v), reg_eps=v.hyperparameters["reg_eps"]),
-    "dualproj": lambda v: make("dualproj", weights=case_weights(v), reg_eps=v.hyperparameters["reg_eps"]),
-    "config_official": lambda v: make("config"),
-    "config_torchjd": lambda v: make("config", weights=case_weights(v)),
-    "imtl_g_official_lineage": lambda v: make("imtl_g"),
-    "imtl_g_torchjd": lambda v: make("imtl_g"),
-    "cagrad_torchjd": lambda v: make("cagrad", c=v.hyperparameters["c"], rescale="none"),
-    "cagrad_official_slsqp": lambda v: make(
-        "cagrad", c=v.hyperparameters["c"], rescale=RESCALE[v.hyperparameters["rescale"]]
-    ),
-    "cagrad_mtrl": lambda v: make("cagrad", c=v.hyperparameters["c"], solver="sgd"),
-    "nash_torchjd": lambda v: make("nash", max_norm=v.hyperparameters["max_norm"] or None),
-    "nash_official": lambda v: make("nash", max_norm=v.hyperparameters["max_norm"] or None),
-    "fairgrad_lsq": lambda v: make("fairgrad", alpha=v.hyperparameters["alpha"], max_norm=None),
-    "fairgrad_mtrl_sgd": lambda v: make("fairgrad", solver="sgd", max_norm=None),
-    "sdmgrad_mtrl": lambda v: make("sdmgrad", solver="sgd"),
-}
-DIFFERENT = {
-    "mgda_torchjd": ("zero_row_*", "scaled6_T5_P20"),
-    "mgda_samsung": ("zero_row_*", "scaled6_T5_P20"),
-    "mgda_nashmtl_repo": ("zero_row_*", "scaled6_T5_P20"),
-    "upgrad": ("tiny_*",),
-    "imtl_g_official_lineage": ("zero_row_*", "allzero_*", *DEPENDENT),
-    "imtl_g_torchjd": ("scaled6_*", "well_T50_P20", "rankdef_*", "dup_scaled_*", "stationary_*"),
-    "cagrad_torchjd": (
-        "zero_row_*",
-        "opposite_T3_P20/c0.5",
-        "opposite_T3_P20/c0.9",
-        "well_T50_P20/c0.9",
-        "scaled6_T2_P20",
-        "scaled6_T5_P20",
-        "scaled6_T10_P20/c0.5",
-        "scaled6_T10_P20/c0.9",
-    ),
-    "cagrad_official_slsqp": ("zero_row_*", "opposite_T3_P20", "scaled6_*"),
-    "nash_torchjd": ("zero_row_*", *CANCELLED),
-    "nash_official": ("zero_row_*", *CANCELLED),
-    "fairgrad_lsq": (*CANCELLED, "scaled6_T10_P20/alpha0.5"),
-}
-
-
-def is_one_of(vector: Vector, patterns: tuple[str, ...]) -> bool:
-    """Say whether a pattern fits the vector's name, or its name up to the hyperparameters."""
-    return any(fnmatch(name, pattern) for name in (vector.name, vector.case) for pattern in patterns)
 
 
 def select(file: str, *patterns: str) -> list[Vector]:
@@ -127,9 +48,7 @@ REPRODUCED = [
 
 @pytest.mark.parametrize(("file", "vector"), REPRODUCED, ids=[f"{file}/{vector.name}" for file, vector in REPRODUCED])
 def test_published_result_is_reproduced(file, vector):
-    found = BUILD[file](vector)(vector.jacobian)
-    if file == "mgda_nashmtl_repo":
-        found = len(vector.jacobian) * found  # that code multiplies by the number of tasks
+    found = result(file, vector)
     target = expected(vector)
     # Where gradients cancel the answer is about zero.
     atol = max(vector.atol, 1e-6 * float(vector.jacobian.norm(dim=1).max())) if "mgda" in file else vector.atol

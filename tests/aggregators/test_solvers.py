@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mtrl.aggregators import cagrad, fairgrad, make, solvers
+from mtrl.aggregators import cagrad, make, solvers
 from mtrl.aggregators.solvers import (
     clip_weights,
+    guess_positive,
+    interior_point,
     minimize_quadratic,
     nearest_point,
     newton_step,
@@ -51,6 +53,47 @@ def test_quadratics_in_a_batch_are_those_alone():
     together = minimize_quadratic(Q, slopes)
     for slope, found in zip(slopes, together, strict=True):
         assert torch.allclose(found, minimize_quadratic(Q, slope), atol=1e-11)
+
+
+def test_guesses_by_hand():
+    # The same problem. First guess: both positive, x = (2, -2): the second leaves, x = (1, 0) with slope 3/2 there.
+    Q = torch.tensor([[1.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
+    guesses = []
+
+    def solve(is_positive):
+        guesses.append(is_positive.tolist())
+        x = tensor(2, -2) if is_positive[1] else tensor(1, 0)
+        return x, Q @ x + tensor(-1, 1)
+
+    x, is_found = guess_positive(solve, torch.tensor([True, True]))
+    assert guesses == [[True, True], [True, False]]
+    assert x.tolist() == [1, 0]
+    assert is_found
+
+
+def test_guesses_that_do_not_solve_their_system_are_no_solution():
+    def solve(is_positive):
+        return tensor(1, 0), tensor(1e-6, 1)  # the slope where x is positive has to be zero
+
+    assert not guess_positive(solve, torch.tensor([True, False]))[1]
+
+
+def test_guesses_that_never_end_are_no_solution():
+    def solve(is_positive):
+        return torch.where(is_positive, -1.0, 0.0).double(), torch.where(is_positive, 0.0, -1.0).double()
+
+    assert not guess_positive(solve, torch.tensor([True, False]))[1]
+
+
+@pytest.mark.parametrize("guesses", [0, 20])
+@pytest.mark.parametrize("case", ["ten similar", "ten, condition number 100"])
+def test_guesses_and_interior_points_find_the_same(monkeypatch, guesses, case):
+    # Without corrections the first guess is right for some of the slopes, and interior points find the others.
+    cosines = unit_system(gramian((FULL_RANK[case],))).cosines
+    slopes = gaussian(20, 10, seed=4) - 0.5
+    monkeypatch.setattr(solvers, "_GUESSES", guesses)
+    expected = interior_point(cosines, slopes)
+    assert (minimize_quadratic(cosines, slopes) - expected).abs().max() <= 1e-9 * expected.abs().max()
 
 
 @few
@@ -122,6 +165,6 @@ def test_loops_that_do_not_stop_early_give_the_same(monkeypatch, name, case):
     # On a GPU nobody looks whether a loop has settled.
     jacobian = (FULL_RANK | DEGENERATE)[case]
     expected = make(name)(jacobian)
-    for module in (cagrad, fairgrad, solvers):
-        monkeypatch.setattr(module, "is_known", lambda flag: False)
+    for module in (cagrad, solvers):
+        monkeypatch.setattr(module, "can_look", lambda device: False)
     assert (make(name)(jacobian) - expected).norm() <= 1e-8 * max(jacobian.norm(), 1)

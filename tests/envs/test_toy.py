@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from mtrl.envs.toy import DIRECTIONS, SCALED_REWARDS, make
-from mtrl.envs.toy_tasks import TASKS
+from mtrl.envs.toy import DIRECTIONS, make
+from mtrl.envs.toy_tasks import GROUP_TASKS, TASKS
 
 
 def build(name="toy", tasks=None, seed=0, goal_seed=0, envs_per_task=2):
@@ -15,8 +15,8 @@ def toward_goal(obs):
     return 10 * (direction + obs[..., 4:6] - obs[..., :2] - obs[..., 2:4])
 
 
-def test_every_task_has_a_direction_and_a_scaled_reward():
-    assert tuple(DIRECTIONS) == tuple(SCALED_REWARDS) == TASKS
+def test_every_task_has_a_direction():
+    assert tuple(DIRECTIONS) == TASKS + GROUP_TASKS
 
 
 def test_the_same_first_observation_asks_for_opposite_actions():
@@ -36,6 +36,21 @@ def test_the_right_policy_solves_every_goal_and_no_action_solves_none():
             step = env.step(policy(step.obs))
         assert step.truncated.all()
         assert (step.success == expected).all()
+
+
+def test_families_ask_for_opposite_actions_where_they_see_the_same():
+    direction = 0.7 * np.array([DIRECTIONS[task] for task in GROUP_TASKS])[:, None]
+    assert all(a[0] @ b[0] > 0 for a in direction for b in direction)  # all goals lie on one side
+    for signs, expected in (((1, 1, 1, -1, -1, -1), True), ((1,) * 6, [[True]] * 3 + [[False]] * 3)):
+        env = build("toy_groups", envs_per_task=50)
+        obs = env.reset(np.tile(np.arange(50), (6, 1)))
+        solved = []
+        for _ in range(50):
+            action = 10 * (direction + obs[..., 4:6] - obs[..., :2] - obs[..., 2:4])
+            step = env.step(np.array(signs)[:, None, None] * action)
+            obs = step.obs
+            solved.append(step.success)
+        assert (solved[-1] == expected).all()
 
 
 def test_episodes_are_cut_after_50_steps_and_never_terminate():
@@ -100,20 +115,33 @@ def test_goals_depend_on_goal_seed_and_not_on_seed_or_the_other_tasks():
     assert np.array_equal(offsets()[2:3], offsets(tasks=("reach-west",)))
 
 
-def test_scaled_rewards_are_increasing_functions_of_the_plain_ones():
-    plain, scaled = build("toy"), build("toy_scaled")
+TRANSFORMED = {
+    "toy_scaled": {
+        "reach-north": lambda r: 100 * r,
+        "reach-west": lambda r: np.exp(5 * r),
+        "reach-south": lambda r: np.sign(r) * r**4,
+    },
+    "toy_exp": {"reach-west": lambda r: np.exp(5 * r)},
+    "toy_power": {"reach-south": lambda r: np.sign(r) * r**4},
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_rewards_are_increasing_functions_of_the_plain_ones(name):
+    plain, transformed = build("toy"), build(name)
     plain.reset()
-    scaled.reset()
+    transformed.reset()
     generator = np.random.default_rng(0)
     rewards = []
     for _ in range(50):
         action = generator.uniform(-1, 1, (4, 2, 2))
-        rewards.append((plain.step(action).reward.copy(), scaled.step(action).reward.copy()))
+        rewards.append((plain.step(action).reward.copy(), transformed.step(action).reward.copy()))
     first, second = (np.array(column).transpose(1, 0, 2).reshape(4, -1) for column in zip(*rewards, strict=True))
     for index, task in enumerate(TASKS):
         order = np.argsort(first[index], kind="stable")
         assert (np.diff(second[index][order]) >= 0).all(), task
-        np.testing.assert_allclose(SCALED_REWARDS[task](first[index].astype(float)), second[index], rtol=1e-4)
+        expected = TRANSFORMED[name].get(task, lambda r: r)(first[index].astype(float))
+        np.testing.assert_allclose(second[index], expected, rtol=1e-4, err_msg=task)
 
 
 def test_state_restores_the_middle_of_an_episode_exactly():
