@@ -36,6 +36,7 @@ def make_env(settings: "Settings", tasks: tuple[str, ...] | None = None, envs_pe
         goal_seed=config.goal_seed,
         envs_per_task=envs_per_task or config.envs_per_task,
         workers=config.workers,
+        engine=settings.env_config.engine,
     )
 
 

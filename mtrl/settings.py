@@ -66,6 +66,7 @@ class Settings:
     trainer: "mtrl.trainer.Config"
     agent_config: Any
     network_config: Any
+    env_config: "envs.Config"
     critic_aggregator_config: Any
     actor_aggregator_config: Any
     replay: "mtrl.replay.Config"
@@ -88,6 +89,7 @@ class Settings:
         """Return the configs by the prefix of their flags; the trainer's have none."""
         return {
             "": self.trainer,
+            "env": self.env_config,
             "agent": self.agent_config,
             "network": self.network_config,
             "critic.aggregator": self.critic_aggregator_config,
@@ -130,6 +132,7 @@ def build(request: Request) -> Settings:
         trainer=configs[""],
         agent_config=configs["agent"],
         network_config=configs["network"],
+        env_config=configs["env"],
         critic_aggregator_config=configs["critic.aggregator"],
         actor_aggregator_config=configs["actor.aggregator"],
         replay=configs["replay"],
@@ -189,7 +192,7 @@ def _config_classes(names: Mapping[str, str]) -> dict[str, type]:
     components = {
         section: _config_class(kind, registry, names[section]) for section, (kind, registry) in COMPONENTS.items()
     }
-    return {"": trainer.Config, **components, "replay": replay.Config}
+    return {"": trainer.Config, "env": envs.Config, **components, "replay": replay.Config}
 
 
 def _config_class(kind: str, registry: Mapping[str, str], name: str) -> type:

@@ -10,7 +10,8 @@ Names can be checked without importing torch or MuJoCo.
 
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mtrl.envs import toy_tasks
 from mtrl.envs.metaworld.tasks import MT10, MT25, MT50, NUM_GOALS
@@ -19,7 +20,20 @@ from mtrl.registry import check_name
 if TYPE_CHECKING:
     from mtrl.interfaces import VectorEnv
 
-__all__ = ["check", "check_task", "make", "names", "num_goals", "parse", "task_names"]
+__all__ = ["Config", "check", "check_task", "make", "names", "num_goals", "parse", "task_names"]
+
+
+Engine = Literal["stock", "native"]
+"""Who steps Meta-World: its own classes, or compiled code that equals them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """How environments are stepped."""
+
+    engine: Engine = "stock"
+    """Meta-World by its own classes, or by MuJoCo's calls with compiled observations and rewards: the same numbers in a
+    third of the time. What is compiled when a task is first used, about 5 s each, is kept. Other suites ignore it."""
 
 
 class _Suite(NamedTuple):
@@ -114,7 +128,13 @@ def check_task(name: str, task: str) -> None:
 
 
 def make(
-    name: str, *, seed: int = 0, goal_seed: int = 0, envs_per_task: int = 1, workers: int | None = None
+    name: str,
+    *,
+    seed: int = 0,
+    goal_seed: int = 0,
+    envs_per_task: int = 1,
+    workers: int | None = None,
+    engine: Engine = "stock",
 ) -> "VectorEnv":
     """Build the vector environment `name`.
 
@@ -124,6 +144,7 @@ def make(
         goal_seed: Seed of the goals themselves. Runs that differ only in `seed` share their goals.
         envs_per_task: Copies of each task, stepped side by side.
         workers: Processes; the number of usable cores by default, never more than environments.
+        engine: Who steps Meta-World, see `Config`.
 
     Raises:
         ValueError: There is no such environment, or a number is out of range.
@@ -132,4 +153,6 @@ def make(
     suite, tasks = parse(name)
     module, _, function = _REGISTRY[suite].make.partition(":")
     build: Callable[..., VectorEnv] = getattr(importlib.import_module(module), function)
-    return build(suite, tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, workers=workers)
+    return build(
+        suite, tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, workers=workers, engine=engine
+    )

@@ -63,10 +63,17 @@ INERTIA = 0.5
 
 
 def make(
-    name: str, tasks: tuple[str, ...] | None, *, seed: int, goal_seed: int, envs_per_task: int, workers: int | None
+    name: str,
+    tasks: tuple[str, ...] | None,
+    *,
+    seed: int,
+    goal_seed: int,
+    envs_per_task: int,
+    workers: int | None,
+    engine: str = "",
 ) -> "Toy":
     """Build the suite `name` with the given tasks, all by default."""
-    del workers  # stepping all copies is one array operation
+    del workers, engine  # stepping all copies is one array operation
     tasks = tasks or (GROUP_TASKS if name == "toy_groups" else TASKS)
     return Toy(tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, rewards=REWARDS[name])
 

@@ -1,6 +1,6 @@
 """Meta-World v3 on MuJoCo: rewards v2, visible goal, 500 steps, the benchmarks' own 50 goals per task."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from mtrl.interfaces import VectorEnv
@@ -14,6 +14,7 @@ def make(
     goal_seed: int,
     envs_per_task: int,
     workers: int | None,
+    engine: Literal["stock", "native"] = "stock",
 ) -> "VectorEnv":
     """Build the tasks of the benchmark `name`, all of them where `tasks` is None.
 
@@ -26,6 +27,7 @@ def make(
         goal_seed: Seed of the benchmark's goals, Meta-World's own `seed`.
         envs_per_task: Copies of each task.
         workers: Processes; the number of usable cores where None.
+        engine: Whether Meta-World's own classes step, or compiled code that equals them.
     """
     # Imported late: the command line asks this package for names, and answers before torch is loaded.
     from mtrl.envs.metaworld.goals import goal_vectors
@@ -43,5 +45,5 @@ def make(
         max_episode_steps=MAX_EPISODE_STEPS,
         num_goals=NUM_GOALS,
     )
-    factory = SawyerFactory(task_names=task_names, goals=goal_vectors(name, task_names, goal_seed))
+    factory = SawyerFactory(task_names=task_names, goals=goal_vectors(name, task_names, goal_seed), engine=engine)
     return WorkerVectorEnv(spec, factory, seed=seed, workers=workers)

@@ -43,7 +43,7 @@ class NativeSawyerEnv:
         self._bounds = env.sawyer_observation_space.low, env.sawyer_observation_space.high
         self._claws = body(env, "rightclaw"), body(env, "leftclaw")
         self._snapshots: dict[int, dict[str, Any]] = {}
-        self._num_steps = 0
+        self._compile()
 
     def reset(self, goal: int) -> Float[np.ndarray, " obs"]:
         """Start an episode with the goal of that index."""
@@ -90,6 +90,11 @@ class NativeSawyerEnv:
     def close(self) -> None:
         """Free the renderer, the only thing that is not plain memory."""
         self._stock.close()
+
+    def _compile(self) -> None:
+        """Compile the task now: in the first step of a run it would look like a worker that hangs."""
+        self.reset(0)
+        self._task.step(self._gripper, self._scene, self._frame, 0.0, np.zeros(4, np.float32))
 
     def _bind(self) -> None:
         """Hand the numbers of this episode to the kernels."""

@@ -10,7 +10,7 @@ The environment object is Meta-World's own and is never copied or pickled: some 
 import logging
 import pickle
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import mujoco
 import numpy as np
@@ -20,7 +20,7 @@ from metaworld.sawyer_xyz_env import SawyerXYZEnv
 from metaworld.types import Task
 
 from mtrl.envs.metaworld.snapshot import restore, take
-from mtrl.envs.worker_process import Transition
+from mtrl.envs.worker_process import SingleEnv, Transition
 
 UNSTABLE = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
 """MuJoCo's signs that numbers exploded; it then resets the simulation by itself in the middle of an episode."""
@@ -34,10 +34,15 @@ class SawyerFactory:
 
     task_names: tuple[str, ...]
     goals: dict[str, Float[np.ndarray, "goal vector"]]
+    engine: Literal["stock", "native"] = "stock"
 
-    def __call__(self, task: int, env: int) -> "SawyerEnv":
+    def __call__(self, task: int, env: int) -> SingleEnv:
         """Build one environment; the copies of a task differ only in what they are told to do."""
         name = self.task_names[task]
+        if self.engine == "native":
+            from mtrl.envs.metaworld.native import NativeSawyerEnv  # the compiler takes half a second to load
+
+            return NativeSawyerEnv(name, self.goals[name])
         return SawyerEnv(name, self.goals[name])
 
 

@@ -5,6 +5,7 @@ calls. So the folder is named by what all kernels' sources say.
 """
 
 import hashlib
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -32,4 +33,5 @@ config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR") or str(cache_folder() / f"k
 def kernel(function: Function) -> Function:
     """Compile a function at its first call, or load what an earlier process compiled."""
     # error_model: a division by zero gives inf or NaN, as NumPy's does, instead of an exception.
-    return cast("Function", numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    compiled = numba.njit(cache=True, nogil=True, error_model="numpy")(inspect.unwrap(function))  # tests wrap in checks
+    return cast("Function", compiled)
