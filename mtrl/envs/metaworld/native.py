@@ -93,6 +93,7 @@ class NativeSawyerEnv:
 
     def _compile(self) -> None:
         """Compile the task now: in the first step of a run it would look like a worker that hangs."""
+        move(np.zeros(4, np.float32), *self._mocap)
         self.reset(0)
         self._task.step(self._gripper, self._scene, self._frame, 0.0, np.zeros(4, np.float32))
 
