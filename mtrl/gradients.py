@@ -123,7 +123,10 @@ def losses_after(
     def losses(move: Parameters) -> Tensor:
         return losses_at(loss, {name: leaf - move[name] for name, leaf in shared.items()}, private, frozen)
 
-    return vmap(losses, chunk_size=_CANDIDATES_AT_ONCE)(moves)
+    # In parts of nearly equal size: one candidate alone would be rounded otherwise than several together.
+    num_parts = -(-len(next(iter(moves.values()))) // _CANDIDATES_AT_ONCE)
+    parts = zip(*(leaf.tensor_split(num_parts) for leaf in moves.values()), strict=True)
+    return torch.cat([vmap(losses)(dict(zip(moves, part, strict=True))) for part in parts])
 
 
 def look_ahead(

@@ -179,7 +179,7 @@ def _records(run: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except ValueError:
             continue
-        if record["kind"] == "train":
+        if isinstance(record, dict) and record["kind"] == "train":
             records.append(record)
     return records
 
@@ -234,7 +234,7 @@ def table(
 
 def _proof(grouping: Grouping) -> str:
     if grouping.is_exact:
-        return "proven to be the best choice"
+        return "proven to be the best choice for these numbers"
     return f"not proven to be the best choice; none exceeds a mean of {_number(grouping.bound)}"
 
 

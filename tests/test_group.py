@@ -101,7 +101,7 @@ def test_the_table_shows_groups_values_scores_and_who_serves_whom(capsys, run):
         ["reach-south", "-", "0.2", "group", "2", "0.2", "-0.0333"],
         ["mean", "0.35", "0.00833"],
     ]
-    assert lines[7] == "proven to be the best choice"
+    assert lines[7] == "proven to be the best choice for these numbers"
     assert lines[8:10] == [shlex.join(command) for command in commands_of(run, 2)]
     assert lines[10] == f"written to {run}/groups/2.sh"
 

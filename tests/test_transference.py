@@ -77,6 +77,16 @@ def test_tasks_that_share_no_parameter_have_exactly_none():
     assert (found.diagonal() > 0).all()
 
 
+@pytest.mark.parametrize("num_tasks", [1, 9, 10, 20, 50])
+def test_steps_that_lead_nowhere_have_exactly_none(num_tasks):
+    # Ten candidates are evaluated at once; what is left over must round as they do.
+    agent = build(num_tasks=num_tasks, hidden_dims=(64, 64))
+    inputs = agent._critic_inputs(batch_for(0, num_tasks), torch.Generator().manual_seed(0))
+    moves = {name: torch.zeros(num_tasks, *leaf.shape) for name, leaf in agent.critic.shared.items()}
+    found = transference(agent._critic_loss, agent.critic.shared, agent.critic.private, inputs, moves)
+    assert torch.equal(found, torch.zeros(num_tasks, num_tasks))
+
+
 @settings(max_examples=25, derandomize=True, deadline=None, database=None)
 @given(num_tasks=st.integers(1, 6), seed=st.integers(0, 999), factor=st.floats(1e-3, 1e3))
 def test_scale_of_a_target_does_not_matter_where_the_steps_stay(num_tasks, seed, factor):
