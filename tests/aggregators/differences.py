@@ -230,6 +230,17 @@ DIFFERENCES = (
     Difference(("nash_sequence",), (), "residual above 0.1", "below 1e-9", "solved exactly", measures.nash_unsolved),
     Difference(("pcgrad",), (), "sum of the projected gradients", "their mean", ONE_CONVENTION, measures.pcgrad_sum),
     Difference(
+        ("pcgrad_mtrl",), (), "`n + 1e-8`", "`n`", "no dependence on the gradients' scale", measures.pcgrad_constants
+    ),
+    Difference(
+        ("pcgrad_samsung",),
+        (),
+        "sum; `n^2 + 1e-5`, the task itself among the others, one order for all",
+        "T times ours beside; `n^2`, others alone, an order for each",
+        "no dependence on the gradients' scale",
+        measures.pcgrad_constants,
+    ),
+    Difference(
         ("sdmgrad_mtrl",),
         (),
         "one orbit of 20 steps that do not settle",

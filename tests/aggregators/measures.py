@@ -90,6 +90,18 @@ def pcgrad_sum(file: str) -> str:
     return multiple(found, "T")
 
 
+def pcgrad_constants(file: str) -> str:
+    """Compare with codes that add a constant to lengths, and may take the task itself for another."""
+    found = []
+    for vector, raw in zip(load(file), read(DATA / f"{file}.json")["vectors"], strict=True):
+        num_tasks = len(vector.jacobian)
+        one_for_all = "order" in raw
+        orders = others([raw["order"]] * num_tasks) if one_for_all else torch.tensor(raw["orders"])
+        ours = project(gramian((vector.jacobian,)), orders).mean(0) @ vector.jacobian
+        found.append((num_tasks * ours if one_for_all else ours, vector.gradient))
+    return relative(found)
+
+
 def others(orders: list[list[int]]) -> Tensor:
     """Return each task's order without the task itself."""
     found = [[other for other in order if other != task] for task, order in enumerate(orders)]
