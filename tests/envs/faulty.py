@@ -99,13 +99,20 @@ class FaultyEnv(CountingEnv):
 
 
 def make(
-    name: str, tasks: tuple[str, ...] | None, *, seed: int, goal_seed: int, envs_per_task: int, workers: int | None
+    name: str,
+    tasks: tuple[str, ...] | None,
+    *,
+    seed: int,
+    goal_seed: int,
+    envs_per_task: int,
+    workers: int | None,
+    engine: str,
 ) -> "WorkerVectorEnv":
     """Build the suite `faulty_FAULT`, failing in the run, or `faulty_FAULT_in_evaluation`."""
     from mtrl.envs.workers import WorkerVectorEnv
     from tests.envs.harness import make_spec
 
-    del goal_seed
+    del goal_seed, engine
     fault = name.removeprefix("faulty_")
     in_evaluation = fault.endswith("_in_evaluation")
     factory = FaultyFactory(
