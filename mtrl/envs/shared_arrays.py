@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 IDLE = -1
 """What `progress` holds while a worker waits."""
@@ -27,6 +27,8 @@ class Sizes:
 class SharedArrays:
     """Views of one block of memory. The parent writes `action` and `goal`, the workers the rest of their own rows."""
 
+    rows: Shaped[np.ndarray, " row"]
+    """All of the following but `progress`, as structures of `row_type`."""
     obs: Float[np.ndarray, "row obs"]
     final_obs: Float[np.ndarray, "row obs"]
     action: Float[np.ndarray, "row action"]
@@ -55,8 +57,9 @@ def allocate(sizes: Sizes) -> int:
 def attach(descriptor: int, sizes: Sizes) -> SharedArrays:
     """Map the block. The memory is freed when the last process has dropped its arrays."""
     memory = mmap.mmap(descriptor, _num_bytes(sizes))
-    rows = np.frombuffer(memory, _row_type(sizes), count=sizes.rows)
+    rows = np.frombuffer(memory, row_type(sizes.obs_dim, sizes.action_dim), count=sizes.rows)
     return SharedArrays(
+        rows=rows,
         obs=rows["obs"],
         final_obs=rows["final_obs"],
         action=rows["action"],
@@ -70,11 +73,12 @@ def attach(descriptor: int, sizes: Sizes) -> SharedArrays:
     )
 
 
-def _row_type(sizes: Sizes) -> np.dtype:
+def row_type(obs_dim: int, action_dim: int) -> np.dtype:
+    """Return the layout of one environment's row."""
     fields = [
-        ("obs", np.float32, (sizes.obs_dim,)),
-        ("final_obs", np.float32, (sizes.obs_dim,)),
-        ("action", np.float32, (sizes.action_dim,)),
+        ("obs", np.float32, (obs_dim,)),
+        ("final_obs", np.float32, (obs_dim,)),
+        ("action", np.float32, (action_dim,)),
         ("reward", np.float32),
         ("terminated", np.bool_),
         ("truncated", np.bool_),
@@ -86,4 +90,4 @@ def _row_type(sizes: Sizes) -> np.dtype:
 
 
 def _num_bytes(sizes: Sizes) -> int:
-    return sizes.rows * _row_type(sizes).itemsize + sizes.workers * np.dtype(np.int64).itemsize
+    return sizes.rows * row_type(sizes.obs_dim, sizes.action_dim).itemsize + sizes.workers * np.dtype(np.int64).itemsize

@@ -12,13 +12,13 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 
 from mtrl.envs.shared_arrays import IDLE, SharedArrays, Sizes, attach
 
@@ -64,6 +64,25 @@ class SingleEnv(Protocol):
 
     def close(self) -> None:
         """Free what the environment holds."""
+        ...
+
+
+@runtime_checkable
+class BatchedEnv(SingleEnv, Protocol):
+    """A `SingleEnv` that can be stepped together with all others of its kind in a process."""
+
+    @staticmethod
+    def batch(
+        envs: Mapping[int, Any], rows: Shaped[np.ndarray, " row"], progress: Int[np.ndarray, " worker"], worker: int
+    ) -> Callable[[], bool]:
+        """Return a function that steps environments and says whether an episode ended.
+
+        Args:
+            envs: By row.
+            rows: See `SharedArrays`: with the actions; everything else is to be written.
+            progress: See `SharedArrays`.
+            worker: Place in `progress`.
+        """
         ...
 
 
@@ -173,11 +192,20 @@ class _Worker:
         self._job = job
         self._arrays = arrays
         self._envs: dict[int, SingleEnv] = {}
-        self.busy_with = IDLE
+        self._step_all: Callable[[], bool] = self._step_each
+
+    @property
+    def busy_with(self) -> int:
+        """The row being worked on, or `IDLE`."""
+        return int(self._arrays.progress[self._job.worker])
 
     def build(self, _: None) -> None:
         for row in self._mark(self._job.rows):
             self._envs[row] = self._job.make_env(*divmod(row, self._job.envs_per_task))
+        kinds = {type(env) for env in self._envs.values()}
+        kind = kinds.pop()
+        if not kinds and issubclass(kind, BatchedEnv):
+            self._step_all = kind.batch(self._envs, self._arrays.rows, self._arrays.progress, self._job.worker)
 
     def reset(self, _: None) -> None:
         for row in self._mark(self._envs):
@@ -185,16 +213,25 @@ class _Worker:
 
     def step(self, _: None) -> None:
         arrays = self._arrays
+        if self._step_all():
+            ended = [row for row in self._envs if arrays.terminated[row] or arrays.truncated[row]]
+            for row in self._mark(ended):
+                arrays.obs[row] = self._envs[row].reset(int(arrays.goal[row]))
+
+    def _step_each(self) -> bool:
+        """Step one environment after the other and say whether an episode ended."""
+        arrays = self._arrays
+        has_ended = False
         for row in self._mark(self._envs):
             transition = self._envs[row].step(arrays.action[row])
-            has_ended = transition.terminated or transition.truncated or not transition.valid
-            arrays.final_obs[row] = transition.obs
+            arrays.obs[row] = arrays.final_obs[row] = transition.obs
             arrays.reward[row] = transition.reward
             arrays.terminated[row] = transition.terminated
             arrays.truncated[row] = transition.truncated or not transition.valid
             arrays.success[row] = transition.success
             arrays.valid[row] = transition.valid
-            arrays.obs[row] = self._envs[row].reset(int(arrays.goal[row])) if has_ended else transition.obs
+            has_ended = has_ended or transition.terminated or transition.truncated or not transition.valid
+        return has_ended
 
     def get_state(self, _: None) -> dict[int, dict[str, Any]]:
         return {row: self._envs[row].get_state() for row in self._mark(self._envs)}
@@ -211,6 +248,6 @@ class _Worker:
         """Yield the rows; say in shared memory which one is being worked on."""
         progress = self._arrays.progress
         for row in rows:
-            progress[self._job.worker] = self.busy_with = row
+            progress[self._job.worker] = row
             yield row
-        progress[self._job.worker] = self.busy_with = IDLE
+        progress[self._job.worker] = IDLE

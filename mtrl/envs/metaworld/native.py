@@ -1,27 +1,55 @@
 """One Meta-World task without Meta-World's Python step, as a `SingleEnv`. Runs in a worker process.
 
-The physics are MuJoCo's own calls; observation, reward and success are compiled (`mtrl.envs.metaworld.kernels`). What a
-reset leads to depends on task and goal alone, so it is simulated once and then restored.
+The physics are MuJoCo's own functions; all around them is compiled (`mtrl.envs.metaworld.kernels`), and a process steps
+all its environments in one call. What a reset leads to depends on task and goal alone, so it is simulated once and then
+restored.
 """
 
 # MuJoCo's names come from compiled modules, which the type checker cannot see into.
 # pyright: reportAttributeAccessIssue=false
 
-import math
-from typing import Any
+import ctypes
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 
 from mtrl.envs.metaworld import kernels
-from mtrl.envs.metaworld.kernels.step import Frame, move
+from mtrl.envs.metaworld.kernels.gripper import Gripper
+from mtrl.envs.metaworld.kernels.loop import Simulation, dot, step_rows
+from mtrl.envs.metaworld.kernels.memory import num_words, pack
+from mtrl.envs.metaworld.kernels.step import Frame
 from mtrl.envs.metaworld.kernels.views import body, gripper
-from mtrl.envs.metaworld.sawyer import SawyerEnv
-from mtrl.envs.metaworld.snapshot import restore, take
+from mtrl.envs.metaworld.sawyer import UNSTABLE, SawyerEnv
+from mtrl.envs.metaworld.snapshot import take
+from mtrl.envs.metaworld.tasks import ACTION_DIM, OBS_DIM
+from mtrl.envs.shared_arrays import row_type
 from mtrl.envs.worker_process import Transition
 
-FRAME_SKIP = 5
+
+class Host(NamedTuple):
+    """What compiled code must know of the machine and its libraries."""
+
+    mj_step: int
+    mj_forward: int
+    """Addresses of MuJoCo's functions."""
+    is_fused: bool
+    """Whether NumPy's dot product rounds once where it multiplies and adds."""
+
+
+@functools.cache
+def host() -> Host:
+    """Return what is true here."""
+    library = ctypes.CDLL(str(next(Path(mujoco.__file__).parent.glob("libmujoco*"))))
+    mj_step, mj_forward = (
+        ctypes.cast(function, ctypes.c_void_p).value or 0 for function in (library.mj_step, library.mj_forward)
+    )
+    vectors = np.random.default_rng(0).normal(size=(100, 3))
+    return Host(mj_step, mj_forward, is_fused=all(dot(vector, True) == vector.dot(vector) for vector in vectors))
 
 
 class NativeSawyerEnv:
@@ -29,79 +57,111 @@ class NativeSawyerEnv:
 
     def __init__(self, task_name: str, goals: Float[np.ndarray, "goal vector"]) -> None:
         """Build the stock environment, which holds the simulation, and find what the kernels look at."""
-        self._stock = SawyerEnv(task_name, goals)
-        env = self._stock.env
-        self._task = kernels.load(task_name)
-        self._model, self._data = env.model, env.data
-        self._mocap = (
-            np.float32(env.action_scale),
-            env.data.mocap_pos[0],
-            np.array(env.mocap_low, dtype=np.float64),
-            np.array(env.mocap_high, dtype=np.float64),
-            env.data.ctrl,
+        self.stock = SawyerEnv(task_name, goals)
+        self.task = kernels.load(task_name)
+        self.row = np.zeros(1, row_type(OBS_DIM, ACTION_DIM))
+        env = self.stock.env
+        low, high = env.sawyer_observation_space.low, env.sawyer_observation_space.high
+        self._frame = Frame(np.zeros(39), np.zeros(18), low, high, np.zeros(4, np.float32), np.zeros(2))
+        self._task_words = np.zeros(num_words(Frame, Gripper, self.task.Scene), np.uint64)
+        self._num_steps = np.array([0, env.max_path_length])
+        self._simulation = Simulation(
+            task=np.array([self.task.step.address, self._task_words.ctypes.data], np.uint64),
+            model_and_data=np.array([env.model._address, env.data._address], np.uint64),  # noqa: SLF001
+            warnings=_warnings(env.data),
+            num_steps=self._num_steps,
+            action_scale=env.action_scale,
+            mocap=env.data.mocap_pos[0],
+            mocap_low=np.array(env.mocap_low, dtype=np.float64),
+            mocap_high=np.array(env.mocap_high, dtype=np.float64),
+            ctrl=env.data.ctrl,
+            right_claw=body(env, "rightclaw"),
+            left_claw=body(env, "leftclaw"),
         )
-        self._bounds = env.sawyer_observation_space.low, env.sawyer_observation_space.high
-        self._claws = body(env, "rightclaw"), body(env, "leftclaw")
+        self.words = pack(self._simulation)
         self._snapshots: dict[int, dict[str, Any]] = {}
-        self._compile()
+        self._step = NativeSawyerEnv.batch({0: self}, self.row, np.zeros(1, np.int64), 0)
+
+    @staticmethod
+    def batch(
+        envs: "Mapping[int, NativeSawyerEnv]",
+        rows: Shaped[np.ndarray, " row"],
+        progress: Int[np.ndarray, " worker"],
+        worker: int,
+    ) -> Callable[[], bool]:
+        """Return a function that steps these environments, by row, and says whether an episode ended.
+
+        The environments live in their rows from now on.
+        """
+        for row, env in envs.items():
+            env.row[:], env.row = rows[row : row + 1], rows[row : row + 1]
+        places = np.array(list(envs))
+        simulations = np.array([env.words.ctypes.data for env in envs.values()], np.uint64)
+        unconfirmed = [env for env in envs.values() if hasattr(env.task, "confirm")]
+        mj_step, mj_forward, is_fused = host()
+        # Compile it now: in the first step of a run that would look like a worker that hangs.
+        step_rows(rows, places[:0], simulations, progress, worker, mj_step, mj_forward, is_fused)
+
+        def step() -> bool:
+            has_ended = step_rows(rows, places, simulations, progress, worker, mj_step, mj_forward, is_fused)
+            for env in unconfirmed:
+                if env.row["success"][0]:
+                    env.row["success"] = env.task.confirm(env.stock.env)
+            return has_ended
+
+        return step
 
     def reset(self, goal: int) -> Float[np.ndarray, " obs"]:
         """Start an episode with the goal of that index."""
         if goal in self._snapshots:
+            mujoco.mj_resetData(self.stock.env.model, self.stock.env.data)  # forget what warnings there were
             self.set_state(self._snapshots[goal])
         else:
-            self._stock.reset(goal)
+            self.stock.reset(goal)
             self._bind()
             self._snapshots[goal] = self.get_state()
-        return self._last_obs
+        return self.row["obs"][0]
 
     def step(self, action: Float[np.ndarray, " action"]) -> Transition:
         """Advance by one action. Where the simulation broke down, stand still and say so in `valid`."""
-        action = np.asarray(action, np.float32)
-        move(action, *self._mocap)
-        mujoco.mj_step(self._model, self._data, nstep=FRAME_SKIP)
-        mujoco.mj_forward(self._model, self._data)
-        self._num_steps += 1
-        gap = self._claws[0] - self._claws[1]
-        # The dot product is the one in np.linalg.norm: how it rounds depends on the processor.
-        reward, success = self._task.step(self._gripper, self._scene, self._frame, math.sqrt(gap.dot(gap)), action)
-        if not (math.isfinite(reward) and self._stock.is_stable(self._frame.obs)):
-            mujoco.mj_resetData(self._model, self._data)
-            return Transition(self._last_obs, 0.0, terminated=False, truncated=True, success=False, valid=False)
-        self._last_obs = self._frame.obs.astype(np.float32)
-        return Transition(self._last_obs, reward, False, self._num_steps == self._stock.env.max_path_length, success)
+        self.row["action"] = action
+        self._step()
+        row = self.row[0]
+        reward = float(self._frame.outcome[0]) if row["valid"] else 0.0
+        return Transition(
+            row["obs"].copy(), reward, False, bool(row["truncated"]), bool(row["success"]), bool(row["valid"])
+        )
 
     def get_state(self) -> dict[str, Any]:
         """Return goal, simulation and attributes; bit-identical continuation, also in mid-episode."""
-        env = self._stock.env
-        env.curr_path_length = self._num_steps
+        env = self.stock.env
+        env.curr_path_length = int(self._num_steps[0])
         env._prev_obs = self._frame.current.copy()  # noqa: SLF001
-        if hasattr(self._task, "keep"):
-            self._task.keep(env, self._scene)
-        return {"goal": self._stock.goal, "last_obs": self._last_obs.copy(), **take(env)}
+        if hasattr(self.task, "keep"):
+            self.task.keep(env, self._scene)
+        return {"goal": self.stock.goal, "last_obs": self.row["obs"][0].copy(), **take(env)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_state` returned."""
-        restore(self._stock.env, state)
-        self._stock.goal = int(state["goal"])
+        self.stock.set_state(state)
         self._bind()
-        self._last_obs = np.array(state["last_obs"])
 
     def close(self) -> None:
         """Free the renderer, the only thing that is not plain memory."""
-        self._stock.close()
-
-    def _compile(self) -> None:
-        """Compile the task now: in the first step of a run it would look like a worker that hangs."""
-        move(np.zeros(4, np.float32), *self._mocap)
-        self.reset(0)
-        self._task.step(self._gripper, self._scene, self._frame, 0.0, np.zeros(4, np.float32))
+        self.stock.close()
 
     def _bind(self) -> None:
         """Hand the numbers of this episode to the kernels."""
-        env = self._stock.env
-        self._gripper = gripper(env)
-        self._scene = self._task.scene(env)
-        self._num_steps = env.curr_path_length
-        self._frame = Frame(np.zeros(39), np.array(env._prev_obs), *self._bounds)  # noqa: SLF001
-        self._last_obs = self._stock.last_obs
+        env = self.stock.env
+        self._gripper, self._scene = gripper(env), self.task.scene(env)
+        self._task_words[:] = pack(self._frame, self._gripper, self._scene)
+        self._num_steps[0] = env.curr_path_length
+        self._frame.obs[:] = 0
+        self._frame.current[:] = env._prev_obs  # noqa: SLF001
+        self.row["obs"] = self.stock.last_obs
+
+
+def _warnings(data: mujoco.MjData) -> np.ndarray:
+    """Return the counts of `UNSTABLE`, live; between them lie other numbers."""
+    numbers = data.warning.number[int(UNSTABLE[0]) : int(UNSTABLE[-1]) + 1]
+    return np.lib.stride_tricks.as_strided(numbers, (2 * len(UNSTABLE) - 1,), (numbers.itemsize,))

@@ -9,7 +9,7 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 from numba.core import config
@@ -35,3 +35,20 @@ def kernel(function: Function) -> Function:
     # error_model: a division by zero gives inf or NaN, as NumPy's does, instead of an exception.
     compiled = numba.njit(cache=True, nogil=True, error_model="numpy")(inspect.unwrap(function))  # tests wrap in checks
     return cast("Function", compiled)
+
+
+class Entry:
+    """A function that other compiled code calls by its address: one word in, nothing out."""
+
+    def __init__(self, function: Callable[[int], None]) -> None:
+        """Compile nothing yet."""
+        self._function = function
+        self._compiled: Any = None
+
+    @property
+    def address(self) -> int:
+        """Where the compiled function is; compiles it, or loads what an earlier process compiled."""
+        if self._compiled is None:
+            signature = numba.types.void(numba.types.uint64)
+            self._compiled = numba.cfunc(signature, cache=True, error_model="numpy")(self._function)
+        return self._compiled.address

@@ -3,9 +3,8 @@
 # MuJoCo's names come from compiled modules, which the type checker cannot see into.
 # pyright: reportAttributeAccessIssue=false
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import mujoco
 import numpy as np
 from metaworld.envs.sawyer_stick_push_v3 import SawyerStickPushEnvV3
 
@@ -13,14 +12,14 @@ from mtrl.envs.metaworld.kernels.arithmetic import distance, long_tail
 from mtrl.envs.metaworld.kernels.compile import kernel
 from mtrl.envs.metaworld.kernels.gripper import HIGH_DENSITY, Gripper, Point, caging_reward
 from mtrl.envs.metaworld.kernels.quaternion import from_matrix
-from mtrl.envs.metaworld.kernels.step import Frame, make_step
+from mtrl.envs.metaworld.kernels.step import make_step
 from mtrl.envs.metaworld.kernels.views import body, body_mat, fixed, site
 
 TARGET_RADIUS = 0.12
 
 
-class Places(NamedTuple):
-    """What the compiled part of the task looks at."""
+class Scene(NamedTuple):
+    """What the task looks at."""
 
     target: Point
     stick: Point
@@ -30,20 +29,9 @@ class Places(NamedTuple):
     obj_init_pos: Point
 
 
-class Scene(NamedTuple):
-    """What the task looks at. The contacts have no fixed place in memory, so they stay with Python."""
-
-    places: Places
-    data: mujoco.MjData
-    pads: tuple[int, int]
-    """Geoms of the fingers."""
-    main_object: int
-    """Geom of the stick."""
-
-
 def scene(env: SawyerStickPushEnvV3) -> Scene:
     """Find it in an environment that was just reset."""
-    places = Places(
+    return Scene(
         target=fixed(env._target_pos),
         stick=body(env, "stick"),
         stick_mat=body_mat(env, "stick"),
@@ -51,12 +39,10 @@ def scene(env: SawyerStickPushEnvV3) -> Scene:
         stick_init_pos=fixed(env.stick_init_pos),
         obj_init_pos=fixed(env.obj_init_pos),
     )
-    pads = env.data.geom("leftpad_geom").id, env.data.geom("rightpad_geom").id
-    return Scene(places, env.data, pads, env._get_id_main_object())
 
 
 @kernel
-def observe(scene: Places, objects: np.ndarray) -> None:
+def observe(scene: Scene, objects: np.ndarray) -> None:
     """Write position and orientation of the stick, and the position of the thermos, whose orientation stays 0."""
     objects[:3] = scene.stick
     from_matrix(scene.stick_mat, objects[3:7])
@@ -65,7 +51,7 @@ def observe(scene: Places, objects: np.ndarray) -> None:
 
 
 @kernel
-def evaluate(gripper: Gripper, scene: Places, obs: np.ndarray, action: np.ndarray) -> tuple[float, bool]:
+def evaluate(gripper: Gripper, scene: Scene, obs: np.ndarray, action: np.ndarray) -> tuple[float, bool]:
     """Return reward, and success if the gripper touches the stick."""
     stick = obs[4:7] + np.array([0.015, 0.0, 0.0])
     container, tcp_opened, target = obs[11:14], obs[3], scene.target
@@ -85,23 +71,15 @@ def evaluate(gripper: Gripper, scene: Places, obs: np.ndarray, action: np.ndarra
     return reward, is_raised and container_to_target <= 0.12
 
 
-_step = make_step(observe, evaluate)
+step = make_step(observe, evaluate)
 
 
-def step(
-    gripper: Gripper, scene: Scene, frame: Frame, opening: float, action: np.ndarray[Any, np.dtype[np.float32]]
-) -> tuple[float, bool]:
-    """As the steps of other tasks, with the contacts looked up where success depends on them."""
-    reward, success = _step(gripper, scene.places, frame, opening, action)
-    return reward, success and touching_main_object(scene)
-
-
-def touching_main_object(scene: Scene) -> bool:
-    """Return whether both fingers press on the stick."""
-    contact, force = scene.data.contact, scene.data.efc_force
-    touches_object = (contact.geom == scene.main_object).any(axis=1)
-    for pad in scene.pads:
-        touches = touches_object & (contact.geom == pad).any(axis=1)
+def confirm(env: SawyerStickPushEnvV3) -> bool:
+    """Return whether both fingers press on the stick. The contacts have no fixed place in memory for compiled code."""
+    contact, force = env.data.contact, env.data.efc_force
+    touches_object = (contact.geom == env._get_id_main_object()).any(axis=1)
+    for pad in ("leftpad_geom", "rightpad_geom"):
+        touches = touches_object & (contact.geom == env.data.geom(pad).id).any(axis=1)
         if not force[contact.efc_address[touches]].sum() > 0:
             return False
     return True
