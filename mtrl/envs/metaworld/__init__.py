@@ -14,7 +14,7 @@ def make(
     goal_seed: int,
     envs_per_task: int,
     workers: int | None,
-    engine: Literal["stock", "native"] = "stock",
+    engine: Literal["stock", "native"] = "native",
 ) -> "VectorEnv":
     """Build the tasks of the benchmark `name`, all of them where `tasks` is None.
 

@@ -34,7 +34,7 @@ class SawyerFactory:
 
     task_names: tuple[str, ...]
     goals: dict[str, Float[np.ndarray, "goal vector"]]
-    engine: Literal["stock", "native"] = "stock"
+    engine: Literal["stock", "native"] = "native"
 
     def __call__(self, task: int, env: int) -> SingleEnv:
         """Build one environment; the copies of a task differ only in what they are told to do."""
