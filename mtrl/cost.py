@@ -12,8 +12,8 @@ from mtrl import configs, envs
 from mtrl.interfaces import Agent, Batch, EnvSpec, VectorEnv
 from mtrl.loggers import duration, say
 from mtrl.replay import storage_bytes
+from mtrl.schedule import total_steps
 from mtrl.seeding import numpy_generator, torch_generator
-from mtrl.trainer import total_steps
 
 if TYPE_CHECKING:
     from mtrl.cli import Settings

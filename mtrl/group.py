@@ -25,7 +25,7 @@ from mtrl.cli import Settings, UsageError, error, load
 from mtrl.grouping import Grouping, choose_groups, member_values
 
 if TYPE_CHECKING:
-    from mtrl.trainer import Config
+    from mtrl.schedule import Config
 
 PARTS = ("critic", "actor")
 
@@ -267,7 +267,7 @@ def command(run: Path, settings: Settings, grouping: Grouping, index: int) -> st
 
 def _steps(config: "Config", num_tasks: int, num_members: int) -> list[str]:
     """Return the flags of steps summed over tasks, rounded up to whole steps of all environments."""
-    from mtrl.trainer import STEPS_PER_TASK
+    from mtrl.schedule import STEPS_PER_TASK
 
     words = []
     for name in _SUMMED_STEPS:

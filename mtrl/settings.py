@@ -22,7 +22,7 @@ from mtrl.registry import resolve
 
 if TYPE_CHECKING:
     import mtrl.replay
-    import mtrl.trainer
+    import mtrl.schedule
     from mtrl.aggregators.base import Aggregator
 
 __all__ = ["Settings", "build", "valid_flags"]
@@ -63,7 +63,7 @@ class Settings:
     network: str
     critic_aggregator: str
     actor_aggregator: str
-    trainer: "mtrl.trainer.Config"
+    trainer: "mtrl.schedule.Config"
     agent_config: Any
     network_config: Any
     env_config: "envs.Config"
@@ -187,12 +187,12 @@ def valid_flags(names: Mapping[str, str]) -> list[str]:
 
 def _config_classes(names: Mapping[str, str]) -> dict[str, type]:
     """Return the config class of each part by the prefix of its flags."""
-    from mtrl import replay, trainer
+    from mtrl import replay, schedule
 
     components = {
         section: _config_class(kind, registry, names[section]) for section, (kind, registry) in COMPONENTS.items()
     }
-    return {"": trainer.Config, "env": envs.Config, **components, "replay": replay.Config}
+    return {"": schedule.Config, "env": envs.Config, **components, "replay": replay.Config}
 
 
 def _config_class(kind: str, registry: Mapping[str, str], name: str) -> type:

@@ -1,8 +1,7 @@
 """The training loop: act, step, store, update, log, evaluate, save."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +11,7 @@ from torch import Tensor
 from mtrl import checkpoint
 from mtrl.episodes import EpisodeStatistics
 from mtrl.evaluator import MakeEnv, evaluate, spread_goals
-from mtrl.interfaces import Agent, EnvSpec, Metrics, VectorEnv
-from mtrl.loggers import Console, JsonLines, TensorBoard, Values
+from mtrl.interfaces import Agent, Metrics, VectorEnv
 from mtrl.nonfinite import (
     NonFiniteActionError,
     NonFiniteError,
@@ -22,75 +20,13 @@ from mtrl.nonfinite import (
     check_obs,
     check_step,
 )
+from mtrl.recorder import Recorder
 from mtrl.replay import Replay
+from mtrl.schedule import Config, total_steps
 from mtrl.seeding import numpy_generator
 from mtrl.signals import StopRequest
-from mtrl.timing import Rates, Stopwatch
+from mtrl.timing import Stopwatch
 from mtrl.transference import Average
-
-STEPS_PER_TASK = 2_000_000
-"""The budget of the published MT10 and MT50 runs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """How long, where and how often."""
-
-    seed: int = 0
-    """Seed of networks, exploration, replay sampling and the order of goals."""
-    goal_seed: int = 0
-    """Seed of the goals of each task. Runs that differ only in --seed share their goals."""
-    total_steps: int | None = None
-    """Environment steps to take, summed over tasks; by default 2 million per task."""
-    warmup_steps: int = 4000
-    """Random steps per task before learning starts."""
-    envs_per_task: int = 1
-    """Copies of each task stepped side by side."""
-    updates_per_step: int = 1
-    """Updates after each vector step (one step of every environment)."""
-    workers: int | None = None
-    """Environment processes; by default one per usable core."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where networks and updates live; auto takes CUDA where there is one."""
-    threads: int | None = None
-    """CPU threads of the learner; by default torch decides."""
-    eval_every: int = 200_000
-    """Environment steps (summed over tasks) between evaluations; 0 for none."""
-    eval_goals: int = 5
-    """Goals per task in each evaluation: always the same ones, spread evenly over all."""
-    log_every: int = 10_000
-    """Environment steps (summed over tasks) between log records."""
-    transference_every: int = 500
-    """Updates between measurements of how much one task's step helps another, averaged per record; 0 for none. One
-    costs as much as 4 updates of 10 tasks, or 14 of 50."""
-    checkpoint_every: int = 500_000
-    """Environment steps (summed over tasks) between checkpoints; 0 for none but the one at the end."""
-    on_nonfinite: Literal["raise", "skip"] = "raise"
-    """What to do when a loss or gradient is not finite: stop, or leave that update out and count it."""
-    run_dir: Path | None = None
-    """Folder of this run; by default runs/ENV-AGGREGATOR-SEED-DATE."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        least = {
-            "seed": 0,
-            "goal_seed": 0,
-            "total_steps": 1,
-            "warmup_steps": 1,
-            "envs_per_task": 1,
-            "updates_per_step": 0,
-            "workers": 1,
-            "threads": 1,
-            "eval_every": 0,
-            "eval_goals": 1,
-            "log_every": 1,
-            "transference_every": 0,
-            "checkpoint_every": 0,
-        }
-        for name, minimum in least.items():
-            value = getattr(self, name)
-            if value is not None and value < minimum:
-                raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
 
 class _StoppedError(Exception):
@@ -138,13 +74,9 @@ class Trainer:
         self._logged_at = self.step_count
         self._saved_at = self.step_count if resume_from else None
         self._stop = StopRequest()
-        names = env.spec.task_names
-        self._console = Console(self.total_steps, names)
-        self._loggers = (
-            JsonLines(run_dir / "metrics.jsonl", names, self.step_count),
-            TensorBoard(run_dir, names, self.step_count),
+        self._recorder = Recorder(
+            run_dir, env.spec.task_names, self.total_steps, stopwatch, self.step_count, self.update_count
         )
-        self._rates = Rates(self.step_count, self.update_count)
 
     @property
     def steps_per_vector_step(self) -> int:
@@ -170,14 +102,14 @@ class Trainer:
         self._stop = stop
         check_obs(self.obs, self.env.spec.task_names)
         if self.step_count >= self.total_steps:
-            self._console.line(f"already at step {self.step_count:,} of {self.total_steps:,}: raise --total-steps")
+            self._recorder.say(f"already at step {self.step_count:,} of {self.total_steps:,}: raise --total-steps")
         if self._is_evaluation_missing():
             self._evaluate()
         while self.step_count < self.total_steps and stop.received is None:
             self._vector_step()
             for _ in range(self._due_updates()):
                 self._update()
-            self._console.status(self.step_count, self.update_count)
+            self._recorder.status(self.step_count, self.update_count)
             if self._passed(self.config.log_every):
                 self._log()
             if self._passed(self.config.eval_every):
@@ -195,12 +127,12 @@ class Trainer:
         if self._saved_at != self.step_count:
             self.save()
         if stop.received is not None:
-            self._console.line(f"{stop.received.name}: saved at step {self.step_count:,} in {self.run_dir}")
-        self._console.line(self.stopwatch.budget())
+            self._recorder.say(f"{stop.received.name}: saved at step {self.step_count:,} in {self.run_dir}")
+        self._recorder.say(self.stopwatch.budget())
 
     def close(self) -> None:
         """Close environments and files."""
-        for part in (self.env, *self._loggers):
+        for part in (self.env, self._recorder):
             part.close()
 
     def save(self) -> Path:
@@ -298,14 +230,12 @@ class Trainer:
         self._logged_at = self.step_count
         with self.stopwatch("logging"):
             values: dict[str, float | np.ndarray] = dict(self._episodes.pop())
-            self._console.training(np.asarray(values["train_success"]))
             if self._metrics:
                 self._check_finite()
                 values |= _to_numpy({k: v for k, v in self._metrics.items() if not k.endswith("_nonfinite")})
                 values |= _to_numpy(self.agent.diagnose(self._diagnostic_batch()) | self._transference.pop())
-            values |= self._rates.since_last(self.step_count, self.update_count, self.stopwatch)
             values["skipped_updates"] = float(self.skipped_updates)
-            self._write("train", values)
+            self._recorder.training(self.step_count, self.update_count, values)
 
     def _diagnostic_batch(self) -> Any:
         """Draw a batch without moving the replay's random stream."""
@@ -330,19 +260,7 @@ class Trainer:
         self._evaluated_at = self.step_count
         self._saved_at = None  # a checkpoint of this step does not know of the evaluation yet
         with self.stopwatch("logging"):
-            success, returns = result.success.mean(1), result.returns.mean(1)
-            self._write(
-                "evaluation",
-                {
-                    "success": success,
-                    "success/mean": float(success.mean()),
-                    "success/worst": float(success.min()),
-                    "success_at_end": result.success_at_end.mean(1),
-                    "return": returns,
-                    "return/mean": float(returns.mean()),
-                },
-            )
-            self._console.evaluation(self.step_count, success, returns)
+            self._recorder.evaluation(self.step_count, result)
 
     def _policy(self, obs: Float[np.ndarray, "task env obs"]) -> Float[np.ndarray, "task env action"]:
         """Return the deterministic actions, or give up the evaluation where the run is told to stop.
@@ -356,10 +274,6 @@ class Trainer:
 
     def _to_device(self, obs: Float[np.ndarray, "task env obs"]) -> Tensor:
         return torch.from_numpy(obs).to(self.device)
-
-    def _write(self, kind: str, values: Values) -> None:
-        for logger in self._loggers:
-            logger.write(kind, self.step_count, values)
 
     # ------------------------------------------------------------------------------------------------------ state
 
@@ -385,11 +299,6 @@ class Trainer:
         self.agent.load_state_dict(checkpoint.load(folder, "agent", self.device))
         self.replay.load_state_dict(checkpoint.load(folder, "replay"))
         return self.env.set_state(checkpoint.load(folder, "env")).copy()
-
-
-def total_steps(config: Config, spec: EnvSpec) -> int:
-    """Return the environment steps of a run, summed over tasks."""
-    return config.total_steps or STEPS_PER_TASK * spec.num_tasks
 
 
 def _to_numpy(metrics: Metrics) -> dict[str, float | np.ndarray]:

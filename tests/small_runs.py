@@ -13,9 +13,10 @@ from mtrl.checkpoint import latest, load
 from mtrl.envs.toy import make as make_toy
 from mtrl.networks.mlp import MLP
 from mtrl.replay import Replay
+from mtrl.schedule import Config
 from mtrl.signals import StopRequest
 from mtrl.timing import Stopwatch
-from mtrl.trainer import Config, Trainer
+from mtrl.trainer import Trainer
 
 CPU = torch.device("cpu")
 TASKS = ("reach-east", "reach-west")

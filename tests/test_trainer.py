@@ -10,8 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mtrl.checkpoint import latest, load
 from mtrl.episodes import EpisodeStatistics
 from mtrl.interfaces import Step
+from mtrl.nonfinite import NonFiniteError
+from mtrl.schedule import Config
 from mtrl.signals import StopRequest
-from mtrl.trainer import Config, NonFiniteError
 from tests.small_runs import TASKS, assert_same_state, build, everything, records, train
 
 

@@ -15,9 +15,10 @@ from mtrl.aggregators import make
 from mtrl.interfaces import Batch, VectorEnv
 from mtrl.networks.mlp import MLP
 from mtrl.replay import Replay
+from mtrl.schedule import Config
 from mtrl.signals import StopRequest
 from mtrl.timing import Stopwatch
-from mtrl.trainer import Config, Trainer
+from mtrl.trainer import Trainer
 
 CPU = torch.device("cpu")
 

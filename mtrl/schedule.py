@@ -1,0 +1,76 @@
+"""How long a run takes, where it works and how often it does what."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mtrl.interfaces import EnvSpec
+
+STEPS_PER_TASK = 2_000_000
+"""The budget of the published MT10 and MT50 runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """How long, where and how often."""
+
+    seed: int = 0
+    """Seed of networks, exploration, replay sampling and the order of goals."""
+    goal_seed: int = 0
+    """Seed of the goals of each task. Runs that differ only in --seed share their goals."""
+    total_steps: int | None = None
+    """Environment steps to take, summed over tasks; by default 2 million per task."""
+    warmup_steps: int = 4000
+    """Random steps per task before learning starts."""
+    envs_per_task: int = 1
+    """Copies of each task stepped side by side."""
+    updates_per_step: int = 1
+    """Updates after each vector step (one step of every environment)."""
+    workers: int | None = None
+    """Environment processes; by default one per usable core."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks and updates live; auto takes CUDA where there is one."""
+    threads: int | None = None
+    """CPU threads of the learner; by default torch decides."""
+    eval_every: int = 200_000
+    """Environment steps (summed over tasks) between evaluations; 0 for none."""
+    eval_goals: int = 5
+    """Goals per task in each evaluation: always the same ones, spread evenly over all."""
+    log_every: int = 10_000
+    """Environment steps (summed over tasks) between log records."""
+    transference_every: int = 500
+    """Updates between measurements of how much one task's step helps another, averaged per record; 0 for none. One
+    costs as much as 4 updates of 10 tasks, or 14 of 50."""
+    checkpoint_every: int = 500_000
+    """Environment steps (summed over tasks) between checkpoints; 0 for none but the one at the end."""
+    on_nonfinite: Literal["raise", "skip"] = "raise"
+    """What to do when a loss or gradient is not finite: stop, or leave that update out and count it."""
+    run_dir: Path | None = None
+    """Folder of this run; by default runs/ENV-AGGREGATOR-SEED-DATE."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        least = {
+            "seed": 0,
+            "goal_seed": 0,
+            "total_steps": 1,
+            "warmup_steps": 1,
+            "envs_per_task": 1,
+            "updates_per_step": 0,
+            "workers": 1,
+            "threads": 1,
+            "eval_every": 0,
+            "eval_goals": 1,
+            "log_every": 1,
+            "transference_every": 0,
+            "checkpoint_every": 0,
+        }
+        for name, minimum in least.items():
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
+
+def total_steps(config: Config, spec: EnvSpec) -> int:
+    """Return the environment steps of a run, summed over tasks."""
+    return config.total_steps or STEPS_PER_TASK * spec.num_tasks
