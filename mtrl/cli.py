@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import yaml
+
 from mtrl import aggregators, envs, flag_help, flags
 from mtrl.flags import UsageError
 from mtrl.settings import Settings, build
@@ -44,7 +46,14 @@ def parse(argv: Sequence[str]) -> Settings:
             names = {"env": "", **request.names}
             sys.stdout.write(flag_help.full(build(dataclasses.replace(request, names=names))))
             raise SystemExit(0)
-        return _checked(build(request))
+        settings = build(request)
+        if (
+            request.resumes_if_begun
+            and settings.trainer.run_dir
+            and (settings.trainer.run_dir / "config.yaml").exists()
+        ):
+            return _checked(_continued(settings, settings.trainer.run_dir))
+        return _checked(settings)
     except UsageError as problem:
         error(str(problem))
 
@@ -56,6 +65,25 @@ def load(run: Path) -> Settings:
         UsageError: There is no such run, or its settings do not fit this version.
     """
     return build(flags.read_run(run))
+
+
+def _continued(settings: Settings, run: Path) -> Settings:
+    """Return the settings that continue the run in its own folder; where it has nothing saved, those that begin anew.
+
+    Raises:
+        UsageError: The settings are not those the run was started with.
+    """
+    from mtrl import checkpoint
+
+    found, asked = (yaml.safe_load(some.to_yaml()) for some in (load(run), settings))
+    for key, value in found.items():
+        if key not in flags.RESUMABLE and asked.get(key) != value:
+            raise UsageError(
+                f"--resume auto: {flags.flag_of(key)} is {asked.get(key)}, and the run in {run} was started with "
+                f"{value}; name another --run-dir, or give the flags of the run"
+            )
+    has_checkpoint = checkpoint.latest(run / "checkpoints") is not None
+    return dataclasses.replace(settings, resume=run if has_checkpoint else None, replaces_run=not has_checkpoint)
 
 
 def error(message: str) -> NoReturn:
@@ -71,7 +99,7 @@ def _checked(settings: Settings) -> Settings:
     _check_eval_goals(settings)
     for part in ("critic", "actor"):
         _check_aggregator(settings, part)
-    if settings.resume is None and settings.trainer.run_dir is not None:
+    if settings.resume is None and settings.trainer.run_dir is not None and not settings.replaces_run:
         _check_run_dir(settings.trainer.run_dir)
     return settings
 

@@ -50,7 +50,10 @@ def _names() -> str:
         ("--network NAME", f"{', '.join(networks.REGISTRY)} (default: {default['network']})"),
         ("--agent NAME", f"{', '.join(agents.REGISTRY)} (default: {default['agent']})"),
         ("--preset NAME|FILE", f"{', '.join(configs.names())} (default: that of the environment), or a YAML file"),
-        ("--resume RUN", f"continue the run in this folder; takes only {resumable}"),
+        (
+            "--resume RUN",
+            f"continue the run in this folder; takes only {resumable}. --resume auto: in --run-dir, begun or not",
+        ),
     )
     return "Names\n" + "".join(_row(flag, text) for flag, text in rows)
 

@@ -27,8 +27,12 @@ DEFAULTS = {"agent": "mtsac", "network": "mlp", "critic.aggregator": "mean", "ac
 NAME_FLAGS = ("env", "aggregator", "critic.aggregator", "actor.aggregator", "network", "agent", "preset", "resume")
 """Keys the first pass reads."""
 
-RESUMABLE = ("total_steps", "device", "workers")
+RESUMABLE = ("total_steps", "device", "workers", "max_hours")
 """Keys that may change when a run is continued: none of them changes what is learned up to a given step."""
+
+
+AUTO = "auto"
+"""In the place of a run after --resume: the one in --run-dir, if it has begun."""
 
 
 class UsageError(ValueError):
@@ -63,6 +67,8 @@ class Request:
     """Keys of `COMPONENTS` -> the option that settled the name; none where it is the default."""
     resume: Path | None = None
     """The run to continue."""
+    resumes_if_begun: bool = False
+    """Whether to continue the run in the directory named, if there is one (`--resume auto`)."""
 
 
 def flag_of(key: str) -> str:
@@ -79,6 +85,11 @@ def read(argv: Sequence[str]) -> Request:
         UsageError: A name is unknown, or a file cannot be read.
     """
     typed, presets = _command_line(argv)
+    resumes_if_begun = "resume" in typed and typed["resume"].words == (AUTO,)
+    if resumes_if_begun:
+        typed.pop("resume")
+        if "run_dir" not in typed:
+            raise UsageError("--resume auto needs --run-dir: the folder to begin in, or to continue in")
     if "resume" in typed:
         return _resume(typed, presets)
     layers = [_preset(name) for name in presets] + [typed]
@@ -88,7 +99,7 @@ def read(argv: Sequence[str]) -> Request:
         implied = chosen[-1].partition(":")[0]
         if implied in configs.names() and implied not in presets:
             layers.insert(0, _preset(implied))
-    return _merge(layers)
+    return dataclasses.replace(_merge(layers), resumes_if_begun=resumes_if_begun)
 
 
 def read_run(run: Path) -> Request:

@@ -45,6 +45,8 @@ class Config:
     """Environment steps (summed over tasks) between checkpoints; 0 for none but the one at the end."""
     on_nonfinite: Literal["raise", "skip"] = "raise"
     """What to do when a loss or gradient is not finite: stop, or leave that update out and count it."""
+    max_hours: float | None = None
+    """Hours after which this process saves and ends, as for a job whose time is limited; by default no limit."""
     run_dir: Path | None = None
     """Folder of this run; by default runs/ENV-AGGREGATOR-SEED-DATE."""
 
@@ -69,6 +71,8 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < minimum:
                 raise ValueError(f"{name} must be at least {minimum}, got {value}")
+        if self.max_hours is not None and not 0 < self.max_hours < float("inf"):
+            raise ValueError(f"max_hours must be above 0, got {self.max_hours}")
 
 
 def total_steps(config: Config, spec: EnvSpec) -> int:

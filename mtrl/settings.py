@@ -72,6 +72,8 @@ class Settings:
     replay: "mtrl.replay.Config"
     resume: Path | None = field(default=None)
     """The run to continue; it is no part of the settings that are saved."""
+    replaces_run: bool = field(default=False)
+    """Whether the run directory holds a run that ended before it had saved anything, to be begun anew."""
     remarks: tuple[str, ...] = field(default=(), compare=False)
     """What was settled otherwise than a reader of the flags might expect; said at the start of the run."""
 

@@ -1,6 +1,7 @@
 """Train one policy on many tasks: `python -m mtrl.train --env mt10 --aggregator aligned`.
 
-Exit codes: 0 done, 2 usage, 3 a number is not finite, 4 environments failed, 130 SIGINT, 143 SIGTERM.
+Exit codes: 0 done, or saved after --max-hours; 2 usage, 3 a number is not finite, 4 environments failed;
+130, 138, 143 saved after SIGINT, SIGUSR1, SIGTERM.
 """
 
 import os
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtrl.signals import StopRequest
 
     keep_freed_memory()
-    stop = StopRequest()
+    stop = StopRequest(settings.trainer.max_hours)
     stop.install()
     trainer = None
     try:

@@ -30,7 +30,7 @@ from mtrl.transference import Average
 
 
 class _StoppedError(Exception):
-    """A signal came during an evaluation, which would otherwise delay the end of the run by minutes."""
+    """The run is to stop during an evaluation, which would otherwise delay the end of the run by minutes."""
 
 
 class Trainer:
@@ -105,7 +105,7 @@ class Trainer:
             self._recorder.say(f"already at step {self.step_count:,} of {self.total_steps:,}: raise --total-steps")
         if self._is_evaluation_missing():
             self._evaluate()
-        while self.step_count < self.total_steps and stop.received is None:
+        while self.step_count < self.total_steps and stop.reason is None:
             self._vector_step()
             for _ in range(self._due_updates()):
                 self._update()
@@ -122,12 +122,12 @@ class Trainer:
         """Record and save where the run ends, as far as the last step has not done so."""
         if self._logged_at != self.step_count:
             self._log()
-        if stop.received is None and self.config.eval_every and self._evaluated_at != self.step_count:
+        if stop.reason is None and self.config.eval_every and self._evaluated_at != self.step_count:
             self._evaluate()
         if self._saved_at != self.step_count:
             self.save()
-        if stop.received is not None:
-            self._recorder.say(f"{stop.received.name}: saved at step {self.step_count:,} in {self.run_dir}")
+        if self.step_count < self.total_steps and stop.reason is not None:
+            self._recorder.say(f"{stop.reason}: saved at step {self.step_count:,} in {self.run_dir}")
         self._recorder.say(self.stopwatch.budget())
 
     def close(self) -> None:
@@ -266,9 +266,9 @@ class Trainer:
         """Return the deterministic actions, or give up the evaluation where the run is told to stop.
 
         Raises:
-            _StoppedError: A signal came.
+            _StoppedError: A signal came, or time is up.
         """
-        if self._stop.received is not None:
+        if self._stop.reason is not None:
             raise _StoppedError
         return self.agent.act_deterministic(self._to_device(obs)).cpu().numpy()
 

@@ -16,6 +16,7 @@ import torch
 from mtrl import cli
 from mtrl.agents.mtsac import MTSAC
 from mtrl.checkpoint import latest, load
+from mtrl.signals import HANDLED
 from mtrl.train import main
 from tests.envs.harness import wait_until_gone
 
@@ -36,7 +37,7 @@ MUJOCO = [
 def unchanged_process(monkeypatch) -> Iterator[None]:
     """Give back what a run takes over for the process it runs in."""
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in HANDLED}
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -213,7 +214,7 @@ def test_losses_that_are_no_numbers_can_be_skipped_and_counted(monkeypatch, run_
     assert records(run_dir, "train")[-1]["skipped_updates"] == 51
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_the_run_can_go_on(run_dir, number, code):
     run = start(*TOY, "--total-steps", 10_000_000, "--log-every", 40, "--run-dir", run_dir)
     wait_for(lambda: records(run_dir, "train"), run)
