@@ -17,6 +17,7 @@ from jaxtyping import Float
 from mtrl.envs.metaworld import kernels
 from mtrl.envs.metaworld.kernels.step import Frame, move
 from mtrl.envs.metaworld.kernels.views import body, gripper
+from mtrl.envs.metaworld.reset_cache import ResetCache
 from mtrl.envs.metaworld.sawyer import SawyerEnv
 from mtrl.envs.metaworld.snapshot import restore, take
 from mtrl.envs.worker_process import Transition
@@ -42,17 +43,12 @@ class NativeSawyerEnv:
         )
         self._bounds = env.sawyer_observation_space.low, env.sawyer_observation_space.high
         self._claws = body(env, "rightclaw"), body(env, "leftclaw")
-        self._snapshots: dict[int, dict[str, Any]] = {}
+        self._resets = ResetCache(task_name, goals)
         self._compile()
 
     def reset(self, goal: int) -> Float[np.ndarray, " obs"]:
         """Start an episode with the goal of that index."""
-        if goal in self._snapshots:
-            self.set_state(self._snapshots[goal])
-        else:
-            self._stock.reset(goal)
-            self._bind()
-            self._snapshots[goal] = self.get_state()
+        self.set_state(self._resets.state(goal, self._stock))
         return self._last_obs
 
     def step(self, action: Float[np.ndarray, " action"]) -> Transition:
