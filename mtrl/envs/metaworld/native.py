@@ -24,6 +24,7 @@ from mtrl.envs.metaworld.kernels.loop import Simulation, dot, step_rows
 from mtrl.envs.metaworld.kernels.memory import num_words, pack
 from mtrl.envs.metaworld.kernels.step import Frame
 from mtrl.envs.metaworld.kernels.views import body, gripper
+from mtrl.envs.metaworld.reset_cache import ResetCache
 from mtrl.envs.metaworld.sawyer import UNSTABLE, SawyerEnv
 from mtrl.envs.metaworld.snapshot import take
 from mtrl.envs.metaworld.tasks import ACTION_DIM, OBS_DIM
@@ -79,7 +80,7 @@ class NativeSawyerEnv:
             left_claw=body(env, "leftclaw"),
         )
         self.words = pack(self._simulation)
-        self._snapshots: dict[int, dict[str, Any]] = {}
+        self._resets = ResetCache(task_name, goals)
         self._step = NativeSawyerEnv.batch({0: self}, self.row, np.zeros(1, np.int64), 0)
 
     @staticmethod
@@ -113,13 +114,9 @@ class NativeSawyerEnv:
 
     def reset(self, goal: int) -> Float[np.ndarray, " obs"]:
         """Start an episode with the goal of that index."""
-        if goal in self._snapshots:
-            mujoco.mj_resetData(self.stock.env.model, self.stock.env.data)  # forget what warnings there were
-            self.set_state(self._snapshots[goal])
-        else:
-            self.stock.reset(goal)
-            self._bind()
-            self._snapshots[goal] = self.get_state()
+        state = self._resets.state(goal, self.stock)
+        mujoco.mj_resetData(self.stock.env.model, self.stock.env.data)  # forget what warnings there were
+        self.set_state(state)
         return self.row["obs"][0]
 
     def step(self, action: Float[np.ndarray, " action"]) -> Transition:

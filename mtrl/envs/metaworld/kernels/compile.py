@@ -4,7 +4,6 @@ Numba looks only at a function's own file when it decides whether a kept result 
 calls. So the folder is named by what all kernels' sources say.
 """
 
-import hashlib
 import inspect
 import os
 from collections.abc import Callable
@@ -14,27 +13,24 @@ from typing import Any, TypeVar, cast
 import numba
 from numba.core import config
 
+from mtrl.envs.metaworld.cache import cache_folder, fingerprint
+
 Function = TypeVar("Function", bound=Callable[..., object])
 
+FOLDER = os.environ.get("NUMBA_CACHE_DIR") or cache_folder(
+    f"kernels-{fingerprint(Path(__file__).parent.rglob('*.py'))}"
+)
+"""Where compiled kernels are kept; None where nothing can be kept and every process compiles for itself."""
 
-def cache_folder() -> Path:
-    """Return this user's folder for what need not be computed again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtrl"
-
-
-def _fingerprint() -> str:
-    sources = sorted(Path(__file__).parent.rglob("*.py"))
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
-
-
-config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR") or str(cache_folder() / f"kernels-{_fingerprint()}")  # pyright: ignore[reportAttributeAccessIssue] - made at run time
+if FOLDER is not None:
+    config.CACHE_DIR = str(FOLDER)  # pyright: ignore[reportAttributeAccessIssue] - made at run time
 
 
 def kernel(function: Function) -> Function:
     """Compile a function at its first call, or load what an earlier process compiled."""
     # error_model: a division by zero gives inf or NaN, as NumPy's does, instead of an exception.
-    compiled = numba.njit(cache=True, nogil=True, error_model="numpy")(inspect.unwrap(function))  # tests wrap in checks
-    return cast("Function", compiled)
+    compiler = numba.njit(cache=FOLDER is not None, nogil=True, error_model="numpy")
+    return cast("Function", compiler(inspect.unwrap(function)))  # tests wrap in checks
 
 
 class Entry:
@@ -50,5 +46,5 @@ class Entry:
         """Where the compiled function is; compiles it, or loads what an earlier process compiled."""
         if self._compiled is None:
             signature = numba.types.void(numba.types.uint64)
-            self._compiled = numba.cfunc(signature, cache=True, error_model="numpy")(self._function)
+            self._compiled = numba.cfunc(signature, cache=FOLDER is not None, error_model="numpy")(self._function)
         return self._compiled.address
