@@ -21,6 +21,8 @@ class Sizes:
     obs_dim: int
     action_dim: int
     workers: int
+    info_names: tuple[str, ...] = ()
+    """Columns of `info`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,7 @@ class SharedArrays:
     truncated: Bool[np.ndarray, " row"]
     success: Bool[np.ndarray, " row"]
     valid: Bool[np.ndarray, " row"]
+    info: Float[np.ndarray, "row info"]
     goal: Int[np.ndarray, " row"]
     """The goal of the next episode, whenever that begins."""
     progress: Int[np.ndarray, " worker"]
@@ -65,6 +68,7 @@ def attach(descriptor: int, sizes: Sizes) -> SharedArrays:
         truncated=rows["truncated"],
         success=rows["success"],
         valid=rows["valid"],
+        info=rows["info"],
         goal=rows["goal"],
         progress=np.frombuffer(memory, np.int64, count=sizes.workers, offset=rows.nbytes),
     )
@@ -80,6 +84,7 @@ def _row_type(sizes: Sizes) -> np.dtype:
         ("truncated", np.bool_),
         ("success", np.bool_),
         ("valid", np.bool_),
+        ("info", np.float64, (len(sizes.info_names),)),
         ("goal", np.int64),
     ]
     return np.dtype(fields, align=True)

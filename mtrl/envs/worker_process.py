@@ -12,13 +12,14 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from mtrl.envs.shared_arrays import IDLE, SharedArrays, Sizes, attach
 
@@ -40,6 +41,8 @@ class Transition(NamedTuple):
     success: bool
     valid: bool = True
     """False ends the episode and says that this is no real transition."""
+    info: Mapping[str, float] = MappingProxyType({})
+    """Further numbers about the step, at least those that `EnvSpec.info_names` asks for where it is valid."""
 
 
 @runtime_checkable
@@ -67,6 +70,26 @@ class SingleEnv(Protocol):
         ...
 
 
+@runtime_checkable
+class Visible(Protocol):
+    """What a `SingleEnv` also is where `EnvSpec.cameras` names cameras."""
+
+    def render(self, camera: str, width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
+        """Return an upright picture of the present state. Must not change what the environment does next.
+
+        Raises:
+            RenderingError: This machine cannot.
+        """
+        ...
+
+
+class RenderingError(RuntimeError):
+    """Pictures cannot be made on this machine, or not of this size. Nothing else has suffered."""
+
+
+View = tuple[str, int, int]
+"""Camera, width and height of a picture."""
+
 EnvFactory = Callable[[int, int], SingleEnv]
 """Builds the environment of (task index, environment index). Pickled by reference: a function or object of a module."""
 
@@ -78,6 +101,7 @@ class Command(enum.Enum):
     RESET = "reset"
     GET_STATE = "get_state"
     SET_STATE = "set_state"
+    RENDER = "render"
     CLOSE = "close"
 
 
@@ -143,6 +167,7 @@ def _serve(connection: Connection, worker: "_Worker") -> None:
         Command.RESET: worker.reset,
         Command.GET_STATE: worker.get_state,
         Command.SET_STATE: worker.set_state,
+        Command.RENDER: worker.render,
         Command.CLOSE: worker.close,
     }
     handler, payload = worker.build, None
@@ -184,7 +209,7 @@ class _Worker:
             self._arrays.obs[row] = self._envs[row].reset(int(self._arrays.goal[row]))
 
     def step(self, _: None) -> None:
-        arrays = self._arrays
+        arrays, info_names = self._arrays, self._job.sizes.info_names
         for row in self._mark(self._envs):
             transition = self._envs[row].step(arrays.action[row])
             has_ended = transition.terminated or transition.truncated or not transition.valid
@@ -194,6 +219,8 @@ class _Worker:
             arrays.truncated[row] = transition.truncated or not transition.valid
             arrays.success[row] = transition.success
             arrays.valid[row] = transition.valid
+            if info_names:
+                arrays.info[row] = [transition.info[name] for name in info_names] if transition.valid else 0.0
             arrays.obs[row] = self._envs[row].reset(int(arrays.goal[row])) if has_ended else transition.obs
 
     def get_state(self, _: None) -> dict[int, dict[str, Any]]:
@@ -203,9 +230,21 @@ class _Worker:
         for row in self._mark(self._envs):
             self._envs[row].set_state(states[row])
 
+    def render(self, views: dict[int, View | None]) -> dict[int, np.ndarray | RenderingError]:
+        wanted = {row: view for row, view in views.items() if view is not None}
+        return {row: self._picture(row, wanted[row]) for row in self._mark(wanted)}
+
     def close(self, _: None) -> None:
         for row in self._mark(self._envs):
             self._envs[row].close()
+
+    def _picture(self, row: int, view: View) -> np.ndarray | RenderingError:
+        env = self._envs[row]
+        assert isinstance(env, Visible), "EnvSpec.cameras names cameras, and the environment has none"
+        try:
+            return env.render(*view)
+        except RenderingError as error:  # an answer, not a failure: whoever asked can go on without pictures
+            return error
 
     def _mark(self, rows: Iterable[int]) -> Iterator[int]:
         """Yield the rows; say in shared memory which one is being worked on."""

@@ -12,7 +12,8 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 from mtrl.envs.metaworld import kernels
 from mtrl.envs.metaworld.kernels.step import Frame, move
@@ -73,11 +74,7 @@ class NativeSawyerEnv:
 
     def get_state(self) -> dict[str, Any]:
         """Return goal, simulation and attributes; bit-identical continuation, also in mid-episode."""
-        env = self._stock.env
-        env.curr_path_length = self._num_steps
-        env._prev_obs = self._frame.current.copy()  # noqa: SLF001
-        if hasattr(self._task, "keep"):
-            self._task.keep(env, self._scene)
+        env = self._synchronised()
         return {"goal": self._stock.goal, "last_obs": self._last_obs.copy(), **take(env)}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -87,9 +84,27 @@ class NativeSawyerEnv:
         self._bind()
         self._last_obs = np.array(state["last_obs"])
 
+    def info(self, action: Float[np.ndarray, " action"]) -> dict[str, float]:
+        """Return stock's info of the step just made with `action`, by stock's own code."""
+        _, info = self._synchronised().evaluate_state(self._frame.obs.copy(), np.asarray(action, np.float32))
+        return info
+
+    def render(self, camera: str, width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
+        """Return an upright picture of the present state; see `SawyerEnv.render`."""
+        return self._stock.render(camera, width, height)
+
     def close(self) -> None:
         """Free the renderer, the only thing that is not plain memory."""
         self._stock.close()
+
+    def _synchronised(self) -> SawyerXYZEnv:
+        """Return the stock environment, its attributes brought in step with what the kernels hold."""
+        env = self._stock.env
+        env.curr_path_length = self._num_steps
+        env._prev_obs = self._frame.current.copy()  # noqa: SLF001
+        if hasattr(self._task, "keep"):
+            self._task.keep(env, self._scene)
+        return env
 
     def _compile(self) -> None:
         """Compile the task now: in the first step of a run it would look like a worker that hangs."""
