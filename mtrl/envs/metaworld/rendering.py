@@ -97,7 +97,7 @@ class Renderer:
 
     def _hangs_upside_down(self, camera: str) -> bool:
         up = self._model.camera(camera).mat0.reshape(3, 3)[:, 1]
-        return up[2] < 0
+        return bool(up[2] < 0)
 
 
 def _opengl_context(width: int, height: int) -> Any:
