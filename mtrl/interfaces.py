@@ -5,16 +5,18 @@ Axis words of all shape annotations (axis 0 is the task in every tensor that cro
     task    tasks trained together (T)             env     copies of one task stepped side by side
     batch   transitions per task in one update     obs     features of one observation
     action  features of one action                 param   flattened shared parameters (P)
+    info    further numbers told about one step    height, width   of a picture, in pixels
 
 `terminated` stops the bootstrap; `truncated` never does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 Parameters = dict[str, Tensor]
@@ -54,6 +56,8 @@ class Step(NamedTuple):
     """Index of the goal of the episode this step belongs to (not of the one that may start after it)."""
     valid: Bool[np.ndarray, "task env"]
     """False where the row is no real transition (worker restarted, simulation unstable): never store it."""
+    info: Float[np.ndarray, "task env info"]
+    """Further numbers about this very step, float64, named by `EnvSpec.info_names`; 0 where not `valid`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,12 @@ class EnvSpec:
     max_episode_steps: int
     num_goals: int
     """Goals per task; `reset(goal)` takes indices below it."""
+    info_names: tuple[str, ...] = ()
+    """What the last axis of `Step.info` holds; nothing unless asked for."""
+    cameras: tuple[str, ...] = ()
+    """From where `render` can look, the default first; none where there is nothing to see."""
+    steps_per_second: int = 0
+    """Pace of the simulated world, at which pictures of every step play in real time; 0 where it has none."""
 
     @property
     def num_tasks(self) -> int:
@@ -102,6 +112,31 @@ class VectorEnv(Protocol):
 
     def set_state(self, state: dict[str, Any]) -> Float[np.ndarray, "task env obs"]:
         """Restore what `get_state` returned; return the observations to act on next."""
+        ...
+
+    def render(
+        self,
+        camera: str | None = None,
+        *,
+        width: int = 480,
+        height: int = 480,
+        tasks: Sequence[str] | None = None,
+        envs: Sequence[int] | None = None,
+    ) -> UInt8[np.ndarray, "task env height width 3"]:
+        """Return pictures, upright, of what the next step starts from. Changes nothing.
+
+        Args:
+            camera: One of `spec.cameras`, the first by default.
+            width: In pixels.
+            height: In pixels.
+            tasks: Names of the tasks to look at, all by default; axis 0 of the result has their order.
+            envs: Indices of each task's environments to look at, all by default; axis 1 has their order.
+
+        Raises:
+            NotImplementedError: There is nothing to see in these environments.
+            ValueError: There is no such camera, task or environment, or a size is below 1.
+            RuntimeError: This machine cannot render; the message says what it needs. The environment lives on.
+        """
         ...
 
     def close(self) -> None:

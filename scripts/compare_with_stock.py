@@ -130,6 +130,10 @@ class UntilSolved:
         """Restore it."""
         return self._env.set_state(state)
 
+    def render(self, camera: str | None = None, **options: Any) -> np.ndarray:
+        """Look at the environments."""
+        return self._env.render(camera, **options)
+
     def close(self) -> None:
         """Close the environments."""
         self._env.close()

@@ -172,7 +172,9 @@ def test_replay_on_the_device_returns_what_was_stored():
     reward = np.arange(6, dtype=np.float32).reshape(shape)
     obs = np.repeat(reward[..., None], 5, axis=-1)
     flags = np.zeros(shape, dtype=bool)
-    step = Step(obs, obs + 1, reward, flags, flags, flags, np.zeros(shape, dtype=np.int64), ~flags)
+    step = Step(
+        obs, obs + 1, reward, flags, flags, flags, np.zeros(shape, dtype=np.int64), ~flags, np.zeros((*shape, 0))
+    )
     replay.add(obs, np.zeros((*shape, 2), dtype=np.float32), step)
     batch = replay.sample(50)
     assert batch.reward.device.type == "cuda"

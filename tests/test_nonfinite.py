@@ -12,7 +12,17 @@ def step_of(**arrays: np.ndarray) -> Step:
     shape = (3, 2)
     flags = np.zeros(shape, dtype=bool)
     obs = np.zeros((*shape, 4), np.float32)
-    step = Step(obs, obs, np.zeros(shape, np.float32), flags, flags, flags, np.zeros(shape, np.int64), ~flags)
+    step = Step(
+        obs,
+        obs,
+        np.zeros(shape, np.float32),
+        flags,
+        flags,
+        flags,
+        np.zeros(shape, np.int64),
+        ~flags,
+        np.zeros((*shape, 0)),
+    )
     return step._replace(**arrays)
 
 

@@ -35,6 +35,7 @@ def add(replay, spec, time, valid=None, *, terminated=False):
         success=np.zeros(shape, dtype=bool),
         goal=np.zeros(shape, dtype=np.int64),
         valid=np.ones(shape, dtype=bool) if valid is None else valid,
+        info=np.zeros((*shape, 0)),
     )
     replay.add(obs, mark[..., None] / 1000, step)
 

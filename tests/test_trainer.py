@@ -293,6 +293,7 @@ def test_episode_statistics_count_any_success_and_whole_returns():
             success=np.array([[success], [True]]),
             goal=np.zeros((2, 1), dtype=np.int64),
             valid=np.ones((2, 1), dtype=bool),
+            info=np.zeros((2, 1, 0)),
         )
 
     # Two episodes of the first task: returns 1 + 2 + 4 = 7, solved in the middle; then 8, not solved.

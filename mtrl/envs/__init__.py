@@ -135,6 +135,7 @@ def make(
     envs_per_task: int = 1,
     workers: int | None = None,
     engine: Engine = "native",
+    info: bool = False,
 ) -> "VectorEnv":
     """Build the vector environment `name`.
 
@@ -145,6 +146,8 @@ def make(
         envs_per_task: Copies of each task, stepped side by side.
         workers: Processes; the number of usable cores by default, never more than environments.
         engine: Who steps Meta-World, see `Config`.
+        info: Whether `Step.info` holds what a suite can further tell about every step. Meta-World tells the seven
+            numbers of its info; toy tells nothing.
 
     Raises:
         ValueError: There is no such environment, or a number is out of range.
@@ -154,5 +157,12 @@ def make(
     module, _, function = _REGISTRY[suite].make.partition(":")
     build: Callable[..., VectorEnv] = getattr(importlib.import_module(module), function)
     return build(
-        suite, tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, workers=workers, engine=engine
+        suite,
+        tasks,
+        seed=seed,
+        goal_seed=goal_seed,
+        envs_per_task=envs_per_task,
+        workers=workers,
+        engine=engine,
+        info=info,
     )

@@ -21,6 +21,8 @@ class Sizes:
     obs_dim: int
     action_dim: int
     workers: int
+    info_names: tuple[str, ...] = ()
+    """Columns of `info`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class SharedArrays:
     """Views of one block of memory. The parent writes `action` and `goal`, the workers the rest of their own rows."""
 
     rows: Shaped[np.ndarray, " row"]
-    """All of the following but `progress`, as structures of `row_type`."""
+    """All of the following but `info` and `progress`, as structures of `row_type`."""
     obs: Float[np.ndarray, "row obs"]
     final_obs: Float[np.ndarray, "row obs"]
     action: Float[np.ndarray, "row action"]
@@ -39,6 +41,7 @@ class SharedArrays:
     valid: Bool[np.ndarray, " row"]
     goal: Int[np.ndarray, " row"]
     """The goal of the next episode, whenever that begins."""
+    info: Float[np.ndarray, "row info"]
     progress: Int[np.ndarray, " worker"]
     """The row a worker is busy with, or `IDLE`: tells which environment hangs or crashed the process."""
 
@@ -69,7 +72,8 @@ def attach(descriptor: int, sizes: Sizes) -> SharedArrays:
         success=rows["success"],
         valid=rows["valid"],
         goal=rows["goal"],
-        progress=np.frombuffer(memory, np.int64, count=sizes.workers, offset=rows.nbytes),
+        info=np.ndarray((sizes.rows, len(sizes.info_names)), np.float64, memory, offset=rows.nbytes),
+        progress=np.ndarray(sizes.workers, np.int64, memory, offset=_num_bytes(sizes) - 8 * sizes.workers),
     )
 
 
@@ -90,4 +94,5 @@ def row_type(obs_dim: int, action_dim: int) -> np.dtype:
 
 
 def _num_bytes(sizes: Sizes) -> int:
-    return sizes.rows * row_type(sizes.obs_dim, sizes.action_dim).itemsize + sizes.workers * np.dtype(np.int64).itemsize
+    row_bytes = row_type(sizes.obs_dim, sizes.action_dim).itemsize + 8 * len(sizes.info_names)
+    return sizes.rows * row_bytes + 8 * sizes.workers

@@ -12,11 +12,11 @@ actions have effects of their own, so the best actions of different tasks oppose
                  the actions of the second move the other way, so that what one family learns misleads the other
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from mtrl.envs.toy_tasks import GROUP_TASKS, NUM_GOALS, TASKS
 from mtrl.interfaces import EnvSpec, Step
@@ -71,9 +71,10 @@ def make(
     envs_per_task: int,
     workers: int | None,
     engine: str = "",
+    info: bool = False,
 ) -> "Toy":
     """Build the suite `name` with the given tasks, all by default."""
-    del workers, engine  # stepping all copies is one array operation
+    del workers, engine, info  # stepping all copies is one array operation, and a step has no more to tell
     tasks = tasks or (GROUP_TASKS if name == "toy_groups" else TASKS)
     return Toy(tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, rewards=REWARDS[name])
 
@@ -163,6 +164,7 @@ class Toy:
             success=distance < SUCCESS_RADIUS,
             goal=goal,
             valid=np.ones(shape, dtype=bool),
+            info=np.zeros((*shape, 0)),
         )
 
     def get_state(self) -> dict[str, Any]:
@@ -185,6 +187,22 @@ class Toy:
             for stream, stream_state in zip(streams, states, strict=True):
                 stream.bit_generator.state = stream_state
         return self._obs()
+
+    def render(
+        self,
+        camera: str | None = None,
+        *,
+        width: int = 480,
+        height: int = 480,
+        tasks: Sequence[str] | None = None,
+        envs: Sequence[int] | None = None,
+    ) -> UInt8[np.ndarray, "task env height width 3"]:
+        """Raise: there are no pictures of point masses.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("there is nothing to see in the toy suites: no cameras")
 
     def close(self) -> None:
         """Nothing to free."""

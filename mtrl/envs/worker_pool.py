@@ -124,10 +124,17 @@ class WorkerPool:
         """
         return self._exchange(command.value, [pickle.dumps((command, None))] * len(self._workers), self._timeout)
 
-    def ask_rows(self, command: Command, payload: Sequence[Any]) -> list[Any]:
-        """Send each worker the command with the items of `payload` that belong to its rows. Else like `ask`."""
+    def ask_rows(self, command: Command, payload: Sequence[Any], *, timeout: float | None = None) -> list[Any]:
+        """Send each worker the command with the items of `payload` that belong to its rows. Else like `ask`.
+
+        Args:
+            command: What to do.
+            payload: One item for each row.
+            timeout: Seconds it may take, if not as long as others.
+        """
         parts = [{row: payload[row] for row in worker.rows} for worker in self._workers]
-        return self._exchange(command.value, [pickle.dumps((command, part)) for part in parts], self._timeout)
+        messages = [pickle.dumps((command, part)) for part in parts]
+        return self._exchange(command.value, messages, self._timeout if timeout is None else timeout)
 
     def close(self) -> None:
         """End all processes. Safe to call twice; does nothing in a fork of the process that started them."""

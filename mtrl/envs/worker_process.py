@@ -15,10 +15,11 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped, UInt8
 
 from mtrl.envs.shared_arrays import IDLE, SharedArrays, Sizes, attach
 
@@ -40,6 +41,8 @@ class Transition(NamedTuple):
     success: bool
     valid: bool = True
     """False ends the episode and says that this is no real transition."""
+    info: Mapping[str, float] = MappingProxyType({})
+    """Further numbers about the step, at least those that `EnvSpec.info_names` asks for where it is valid."""
 
 
 @runtime_checkable
@@ -86,6 +89,26 @@ class BatchedEnv(SingleEnv, Protocol):
         ...
 
 
+@runtime_checkable
+class Visible(Protocol):
+    """What a `SingleEnv` also is where `EnvSpec.cameras` names cameras."""
+
+    def render(self, camera: str, width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
+        """Return an upright picture of the present state. Must not change what the environment does next.
+
+        Raises:
+            RenderingError: This machine cannot.
+        """
+        ...
+
+
+class RenderingError(RuntimeError):
+    """Pictures cannot be made on this machine, or not of this size. Nothing else has suffered."""
+
+
+View = tuple[str, int, int]
+"""Camera, width and height of a picture."""
+
 EnvFactory = Callable[[int, int], SingleEnv]
 """Builds the environment of (task index, environment index). Pickled by reference: a function or object of a module."""
 
@@ -97,6 +120,7 @@ class Command(enum.Enum):
     RESET = "reset"
     GET_STATE = "get_state"
     SET_STATE = "set_state"
+    RENDER = "render"
     CLOSE = "close"
 
 
@@ -162,6 +186,7 @@ def _serve(connection: Connection, worker: "_Worker") -> None:
         Command.RESET: worker.reset,
         Command.GET_STATE: worker.get_state,
         Command.SET_STATE: worker.set_state,
+        Command.RENDER: worker.render,
         Command.CLOSE: worker.close,
     }
     handler, payload = worker.build, None
@@ -220,7 +245,7 @@ class _Worker:
 
     def _step_each(self) -> bool:
         """Step one environment after the other and say whether an episode ended."""
-        arrays = self._arrays
+        arrays, info_names = self._arrays, self._job.sizes.info_names
         has_ended = False
         for row in self._mark(self._envs):
             transition = self._envs[row].step(arrays.action[row])
@@ -230,6 +255,8 @@ class _Worker:
             arrays.truncated[row] = transition.truncated or not transition.valid
             arrays.success[row] = transition.success
             arrays.valid[row] = transition.valid
+            if info_names:
+                arrays.info[row] = [transition.info[name] for name in info_names] if transition.valid else 0.0
             has_ended = has_ended or transition.terminated or transition.truncated or not transition.valid
         return has_ended
 
@@ -240,9 +267,21 @@ class _Worker:
         for row in self._mark(self._envs):
             self._envs[row].set_state(states[row])
 
+    def render(self, views: dict[int, View | None]) -> dict[int, np.ndarray | RenderingError]:
+        wanted = {row: view for row, view in views.items() if view is not None}
+        return {row: self._picture(row, wanted[row]) for row in self._mark(wanted)}
+
     def close(self, _: None) -> None:
         for row in self._mark(self._envs):
             self._envs[row].close()
+
+    def _picture(self, row: int, view: View) -> np.ndarray | RenderingError:
+        env = self._envs[row]
+        assert isinstance(env, Visible), "EnvSpec.cameras names cameras, and the environment has none"
+        try:
+            return env.render(*view)
+        except RenderingError as error:  # an answer, not a failure: whoever asked can go on without pictures
+            return error
 
     def _mark(self, rows: Iterable[int]) -> Iterator[int]:
         """Yield the rows; say in shared memory which one is being worked on."""

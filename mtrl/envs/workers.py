@@ -1,19 +1,21 @@
 """A vector environment over worker processes, for any suite that can offer a `SingleEnv`."""
 
 import os
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from mtrl.envs.shared_arrays import Sizes
 from mtrl.envs.worker_pool import Rows, WorkerError, WorkerPool
-from mtrl.envs.worker_process import Command, EnvFactory
+from mtrl.envs.worker_process import Command, EnvFactory, RenderingError, View
 from mtrl.interfaces import EnvSpec, Step
+from mtrl.registry import check_name
 from mtrl.seeding import numpy_generator
 
-__all__ = ["WorkerError", "WorkerVectorEnv", "usable_cores"]
+__all__ = ["RenderingError", "WorkerError", "WorkerVectorEnv", "usable_cores"]
 
 
 def usable_cores() -> int:
@@ -47,7 +49,7 @@ class WorkerVectorEnv:
             make_env: Builds the environment of (task index, environment index) in the worker.
             seed: Seed of the goal streams.
             workers: Processes; the number of usable cores by default, and never more than environments.
-            timeout: Seconds that one step, reset or other command may take before its worker counts as hung.
+            timeout: Seconds that one step, reset, picture or other command may take before its worker counts as hung.
             startup_timeout: Seconds that building the environments may take.
         """
         for name, value in (("envs_per_task", spec.envs_per_task), ("workers", 1 if workers is None else workers)):
@@ -61,6 +63,7 @@ class WorkerVectorEnv:
             obs_dim=spec.obs_dim,
             action_dim=spec.action_dim,
             workers=min(workers or usable_cores(), len(rows)),
+            info_names=spec.info_names,
         )
         self._goal_streams = [
             numpy_generator(seed, "goal", name, env) for name in spec.task_names for env in range(spec.envs_per_task)
@@ -69,6 +72,7 @@ class WorkerVectorEnv:
         self._next_goal = np.zeros(len(rows), np.int64)
         self._draw_next_goals(np.ones(len(rows), np.bool_))
         self._has_started = False
+        self._timeout = timeout
         self._pool = WorkerPool(rows, sizes, make_env, timeout=timeout, startup_timeout=startup_timeout)
 
     @property
@@ -124,6 +128,7 @@ class WorkerVectorEnv:
             success=arrays.success.reshape(self._shape).copy(),
             goal=self._goal.reshape(self._shape).copy(),
             valid=arrays.valid.reshape(self._shape).copy(),
+            info=arrays.info.reshape(*self._shape, len(self._spec.info_names)).copy(),
         )
         has_ended = arrays.terminated | arrays.truncated
         self._goal[has_ended] = self._next_goal[has_ended]
@@ -166,6 +171,48 @@ class WorkerVectorEnv:
         self._has_started = True
         return self._obs()
 
+    def render(
+        self,
+        camera: str | None = None,
+        *,
+        width: int = 480,
+        height: int = 480,
+        tasks: Sequence[str] | None = None,
+        envs: Sequence[int] | None = None,
+    ) -> UInt8[np.ndarray, "task env height width 3"]:
+        """Return pictures, upright, of what the next step starts from. Changes nothing.
+
+        The first picture of an environment sets its renderer up, which costs time and memory until `close`: without a
+        GPU about a second and 150 MB. Look at some of many tasks.
+
+        Args:
+            camera: One of `spec.cameras`, the first by default.
+            width: In pixels.
+            height: In pixels.
+            tasks: Names of the tasks to look at, all by default; axis 0 of the result has their order.
+            envs: Indices of each task's environments to look at, all by default; axis 1 has their order.
+
+        Raises:
+            NotImplementedError: There is nothing to see in these environments.
+            ValueError: There is no such camera, task or environment, or a size is below 1.
+            RenderingError: This machine cannot render; the message says what it needs. The environment lives on.
+            WorkerError: A worker failed, died or hung.
+        """
+        self._require_started()
+        tasks = self._spec.task_names if tasks is None else tuple(tasks)
+        envs = tuple(range(self._spec.envs_per_task) if envs is None else envs)
+        view = self._checked_view(camera, width, height)
+        rows = self._checked_rows(tasks, envs)
+        payload = [view if row in rows else None for row in range(len(self._goal))]
+        answers: dict[int, np.ndarray | RenderingError] = {}
+        for part in self._pool.ask_rows(Command.RENDER, payload, timeout=self._timeout * max(1, len(rows))):
+            answers |= part
+        for answer in answers.values():
+            if isinstance(answer, RenderingError):
+                raise answer
+        pictures = np.array([answers[row] for row in rows], np.uint8)
+        return pictures.reshape(len(tasks), len(envs), height, width, 3)
+
     def close(self) -> None:
         """Free processes and shared memory. Safe to call twice."""
         self._pool.close()
@@ -188,6 +235,25 @@ class WorkerVectorEnv:
     def _require_started(self) -> None:
         if not self._has_started:
             raise RuntimeError("call reset() or set_state() first")
+
+    def _checked_view(self, camera: str | None, width: int, height: int) -> View:
+        cameras = self._spec.cameras
+        if not cameras:
+            raise NotImplementedError(f"there is nothing to see in {', '.join(self._spec.task_names)}: no cameras")
+        camera = cameras[0] if camera is None else camera
+        check_name(cameras, "camera", camera)
+        for name, value in (("width", width), ("height", height)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}, expected 1 or more")
+        return camera, width, height
+
+    def _checked_rows(self, tasks: Sequence[str], envs: Sequence[int]) -> list[int]:
+        for task in tasks:
+            check_name(self._spec.task_names, "task", task)
+        for env in envs:
+            if not 0 <= env < self._spec.envs_per_task:
+                raise ValueError(f"env {env}, expected 0 to {self._spec.envs_per_task - 1}")
+        return [self._spec.task_names.index(task) * self._spec.envs_per_task + env for task in tasks for env in envs]
 
     def _checked_goal(self, goal: Int[np.ndarray, "task env"]) -> Int[np.ndarray, " row"]:
         goal = np.asarray(goal)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mtrl.envs.worker_process import SingleEnv, Transition
+from mtrl.envs.worker_process import RenderingError, SingleEnv, Transition
 
 EPISODE_STEPS = 3
 NUM_GOALS = 1000
@@ -39,6 +39,7 @@ class CountingEnv:
             truncated=self.time == EPISODE_STEPS,
             success=self.time == 2,
             valid=not action[0] > 0.5,
+            info={} if action[0] > 0.5 else self._info(),
         )
 
     def get_state(self) -> dict[str, Any]:
@@ -47,8 +48,19 @@ class CountingEnv:
     def set_state(self, state: dict[str, Any]) -> None:
         self.goal, self.time = state["goal"], int(state["time"][0])
 
+    def render(self, camera: str, width: int, height: int) -> np.ndarray:
+        """Every pixel is (task, env, 100 from behind or 0 from the front, plus the step)."""
+        return np.full((height, width, 3), (self.task, self.env, 100 * (camera == "behind") + self.time), np.uint8)
+
     def close(self) -> None:
         pass
+
+    def _info(self) -> dict[str, float]:
+        return {
+            "hundredfold": 100.0 * self.task + self.time,
+            "third": self.time / 3,
+            "success": float(self.time == 2),
+        }
 
     def _obs(self) -> np.ndarray:
         return np.array([self.task, self.env, self.goal, self.time], np.float32)
@@ -74,12 +86,25 @@ class InspectingEnv(CountingEnv):
         return np.array(["torch" in sys.modules, int(os.environ["OMP_NUM_THREADS"]), os.getpid(), 0], np.float32)
 
 
+class UnseenEnv(CountingEnv):
+    """Task 1 cannot be rendered on this machine."""
+
+    def render(self, camera: str, width: int, height: int) -> np.ndarray:
+        if self.task == 1:
+            raise RenderingError("no light")
+        return super().render(camera, width, height)
+
+
 def counting(task: int, env: int) -> SingleEnv:
     return CountingEnv(task, env)
 
 
 def inspecting(task: int, env: int) -> SingleEnv:
     return InspectingEnv(task, env)
+
+
+def unseen(task: int, env: int) -> SingleEnv:
+    return UnseenEnv(task, env)
 
 
 def raising(task: int, env: int) -> SingleEnv:

@@ -107,12 +107,13 @@ def make(
     envs_per_task: int,
     workers: int | None,
     engine: str,
+    info: bool,
 ) -> "WorkerVectorEnv":
     """Build the suite `faulty_FAULT`, failing in the run, or `faulty_FAULT_in_evaluation`."""
     from mtrl.envs.workers import WorkerVectorEnv
     from tests.envs.harness import make_spec
 
-    del goal_seed, engine
+    del goal_seed, engine, info
     fault = name.removeprefix("faulty_")
     in_evaluation = fault.endswith("_in_evaluation")
     factory = FaultyFactory(

@@ -167,3 +167,12 @@ def test_wrong_actions_and_goals_are_refused_by_name():
         env.step(action)
     with pytest.raises(ValueError, match="got 0 to 50"):
         env.reset(np.array([[0, 50]] * 4))
+
+
+def test_there_is_nothing_to_see_and_nothing_further_to_tell():
+    env = build()
+    env.reset()
+    assert env.spec.cameras == env.spec.info_names == ()
+    assert env.step(np.zeros((4, 2, 2))).info.shape == (4, 2, 0)
+    with pytest.raises(NotImplementedError, match="nothing to see"):
+        env.render()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtrl.envs.workers import WorkerVectorEnv, usable_cores
-from tests.envs.fakes import NUM_GOALS, inspecting
+from mtrl.envs.workers import RenderingError, WorkerVectorEnv, usable_cores
+from tests.envs.fakes import NUM_GOALS, inspecting, unseen
 from tests.envs.harness import TASK_NAMES, make_spec, vector_env
 
 STAY = np.zeros((3, 2, 1), np.float32)
@@ -234,3 +234,63 @@ def test_numbers_below_one_are_refused(workers, envs_per_task, named):
     spec = make_spec(TASK_NAMES, envs_per_task)
     with pytest.raises(ValueError, match=named):
         WorkerVectorEnv(spec, inspecting, seed=0, workers=workers)
+
+
+TELLING = dataclasses.replace(make_spec(), info_names=("third", "hundredfold"))
+VISIBLE = dataclasses.replace(make_spec(), cameras=("front", "behind"))
+
+
+def test_info_has_the_columns_asked_for_and_zeros_where_invalid():
+    with vector_env(spec=TELLING, workers=2) as env:
+        env.reset()
+        env.step(STAY)
+        action = STAY.copy()
+        action[1, 0] = 1
+        info = env.step(action).info
+        assert info.dtype == np.float64
+        expected = np.array([[[2 / 3, 2], [2 / 3, 2]], [[0, 0], [2 / 3, 102]], [[2 / 3, 202], [2 / 3, 202]]])
+        np.testing.assert_array_equal(info, expected)
+
+
+def test_info_is_that_of_the_step_that_ended_the_episode():
+    with vector_env(spec=TELLING) as env:
+        env.reset()
+        steps = [env.step(STAY) for _ in range(4)]
+    np.testing.assert_array_equal(steps[2].info[..., 0], 1)
+    np.testing.assert_array_equal(steps[3].info[..., 0], 1 / 3)
+
+
+def test_nothing_further_is_told_unless_asked_for():
+    with vector_env() as env:
+        env.reset()
+        assert env.step(STAY).info.shape == (3, 2, 0)
+
+
+def test_pictures_are_those_of_the_chosen_tasks_and_envs_in_the_order_wanted():
+    with vector_env(spec=VISIBLE, workers=2) as env:
+        env.reset()
+        env.step(STAY)
+        every = env.render(width=3, height=2)
+        assert every.shape == (3, 2, 2, 3, 3)
+        np.testing.assert_array_equal(every[:, :, 1, 2, 0], [[0, 0], [1, 1], [2, 2]])
+        np.testing.assert_array_equal(every[:, :, 1, 2, 1], [[0, 1]] * 3)
+        np.testing.assert_array_equal(every[..., 2], 1)
+        chosen = env.render("behind", width=1, height=1, tasks=["south", "north"], envs=[1])
+        np.testing.assert_array_equal(chosen.reshape(2, 3), [[2, 1, 101], [0, 1, 101]])
+        assert env.render(tasks=[], width=1, height=1).shape == (0, 2, 1, 1, 3)
+
+
+def test_a_machine_that_cannot_render_goes_on_stepping():
+    with vector_env(unseen, spec=VISIBLE, workers=2) as env:
+        env.reset()
+        with pytest.raises(RenderingError, match="no light"):
+            env.render()
+        assert env.render(tasks=["north"]).shape == (1, 2, 480, 480, 3)
+        assert env.step(STAY).valid.all()
+
+
+def test_environments_without_cameras_say_so():
+    with vector_env() as env:
+        env.reset()
+        with pytest.raises(NotImplementedError, match="nothing to see in north, east, south"):
+            env.render()

@@ -15,6 +15,7 @@ def make(
     envs_per_task: int,
     workers: int | None,
     engine: Literal["stock", "native"] = "native",
+    info: bool = False,
 ) -> "VectorEnv":
     """Build the tasks of the benchmark `name`, all of them where `tasks` is None.
 
@@ -28,11 +29,22 @@ def make(
         envs_per_task: Copies of each task.
         workers: Processes; the number of usable cores where None.
         engine: Whether Meta-World's own classes step, or compiled code that equals them.
+        info: Whether every step carries Meta-World's info. It is Meta-World's own code that computes it, so that it
+            costs the native engine much of its speed.
     """
     # Imported late: the command line asks this package for names, and answers before torch is loaded.
     from mtrl.envs.metaworld.goals import goal_vectors
     from mtrl.envs.metaworld.sawyer import SawyerFactory
-    from mtrl.envs.metaworld.tasks import ACTION_DIM, BENCHMARKS, MAX_EPISODE_STEPS, NUM_GOALS, OBS_DIM
+    from mtrl.envs.metaworld.tasks import (
+        ACTION_DIM,
+        BENCHMARKS,
+        CAMERAS,
+        INFO_NAMES,
+        MAX_EPISODE_STEPS,
+        NUM_GOALS,
+        OBS_DIM,
+        STEPS_PER_SECOND,
+    )
     from mtrl.envs.workers import WorkerVectorEnv
     from mtrl.interfaces import EnvSpec
 
@@ -44,6 +56,10 @@ def make(
         action_dim=ACTION_DIM,
         max_episode_steps=MAX_EPISODE_STEPS,
         num_goals=NUM_GOALS,
+        info_names=INFO_NAMES if info else (),
+        cameras=CAMERAS,
+        steps_per_second=STEPS_PER_SECOND,
     )
-    factory = SawyerFactory(task_names=task_names, goals=goal_vectors(name, task_names, goal_seed), engine=engine)
+    goals = goal_vectors(name, task_names, goal_seed)
+    factory = SawyerFactory(task_names=task_names, goals=goals, engine=engine, info=info)
     return WorkerVectorEnv(spec, factory, seed=seed, workers=workers)

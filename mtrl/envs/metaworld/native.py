@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped, UInt8
+from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 from mtrl.envs.metaworld import kernels
 from mtrl.envs.metaworld.kernels.gripper import Gripper
@@ -117,7 +118,7 @@ class NativeSawyerEnv:
         state = self._resets.state(goal, self.stock)
         mujoco.mj_resetData(self.stock.env.model, self.stock.env.data)  # forget what warnings there were
         self.set_state(state)
-        return self.row["obs"][0]
+        return self.row["obs"][0].copy()
 
     def step(self, action: Float[np.ndarray, " action"]) -> Transition:
         """Advance by one action. Where the simulation broke down, stand still and say so in `valid`."""
@@ -131,11 +132,7 @@ class NativeSawyerEnv:
 
     def get_state(self) -> dict[str, Any]:
         """Return goal, simulation and attributes; bit-identical continuation, also in mid-episode."""
-        env = self.stock.env
-        env.curr_path_length = int(self._num_steps[0])
-        env._prev_obs = self._frame.current.copy()  # noqa: SLF001
-        if hasattr(self.task, "keep"):
-            self.task.keep(env, self._scene)
+        env = self._synchronised()
         return {"goal": self.stock.goal, "last_obs": self.row["obs"][0].copy(), **take(env)}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -143,9 +140,27 @@ class NativeSawyerEnv:
         self.stock.set_state(state)
         self._bind()
 
+    def info(self, action: Float[np.ndarray, " action"]) -> dict[str, float]:
+        """Return stock's info of the step just made with `action`, by stock's own code."""
+        _, info = self._synchronised().evaluate_state(self._frame.obs.copy(), np.asarray(action, np.float32))
+        return info
+
+    def render(self, camera: str, width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
+        """Return an upright picture of the present state; see `SawyerEnv.render`."""
+        return self.stock.render(camera, width, height)
+
     def close(self) -> None:
         """Free the renderer, the only thing that is not plain memory."""
         self.stock.close()
+
+    def _synchronised(self) -> SawyerXYZEnv:
+        """Return the stock environment, its attributes brought in step with what the kernels hold."""
+        env = self.stock.env
+        env.curr_path_length = int(self._num_steps[0])
+        env._prev_obs = self._frame.current.copy()  # noqa: SLF001
+        if hasattr(self.task, "keep"):
+            self.task.keep(env, self._scene)
+        return env
 
     def _bind(self) -> None:
         """Hand the numbers of this episode to the kernels."""

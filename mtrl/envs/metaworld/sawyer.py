@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 import mujoco
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 from metaworld.types import Task
 
+from mtrl.envs.metaworld.rendering import Renderer
 from mtrl.envs.metaworld.snapshot import restore, take
 from mtrl.envs.worker_process import SingleEnv, Transition
 
@@ -35,6 +36,8 @@ class SawyerFactory:
     task_names: tuple[str, ...]
     goals: dict[str, Float[np.ndarray, "goal vector"]]
     engine: Literal["stock", "native"] = "native"
+    info: bool = False
+    """Whether the native engine computes Meta-World's info as well; the stock one always does."""
 
     def __call__(self, task: int, env: int) -> SingleEnv:
         """Build one environment; the copies of a task differ only in what they are told to do."""
@@ -42,7 +45,12 @@ class SawyerFactory:
         if self.engine == "native":
             from mtrl.envs.metaworld.native import NativeSawyerEnv  # the compiler takes half a second to load
 
-            return NativeSawyerEnv(name, self.goals[name])
+            native = NativeSawyerEnv(name, self.goals[name])
+            if not self.info:
+                return native
+            from mtrl.envs.metaworld.native_info import InformedSawyerEnv
+
+            return InformedSawyerEnv(native)
         return SawyerEnv(name, self.goals[name])
 
 
@@ -57,6 +65,7 @@ class SawyerEnv:
         self._signs = [self.env.data.warning[sign] for sign in UNSTABLE]  # live: MuJoCo counts in them
         self._tasks = [_stock_task(task_name, env_class, vector) for vector in goals]
         self.env.set_task(self._tasks[0])  # with the goal in sight from now on, also where a state is restored
+        self._renderer: Renderer | None = None
         self.goal = -1
         self.last_obs = np.zeros(0, np.float32)
 
@@ -75,7 +84,7 @@ class SawyerEnv:
             mujoco.mj_resetData(self.env.model, self.env.data)
             return Transition(self.last_obs, 0.0, terminated=False, truncated=True, success=False, valid=False)
         self.last_obs = obs.astype(np.float32)
-        return Transition(self.last_obs, float(reward), terminated, truncated, bool(info["success"]))
+        return Transition(self.last_obs, float(reward), terminated, truncated, bool(info["success"]), info=info)
 
     def get_state(self) -> dict[str, Any]:
         """Return goal, simulation and attributes; bit-identical continuation, also in mid-episode."""
@@ -87,8 +96,20 @@ class SawyerEnv:
         restore(self.env, state)
         self.last_obs = np.array(state["last_obs"])
 
+    def render(self, camera: str, width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
+        """Return an upright picture of the present state. Changes nothing that matters to the simulation.
+
+        Raises:
+            RenderingError: This machine cannot.
+        """
+        if self._renderer is None:
+            self._renderer = Renderer(self.env.model)
+        return self._renderer.render(self.env.data, camera, width, height)
+
     def close(self) -> None:
         """Free the renderer, the only thing that is not plain memory."""
+        if self._renderer:
+            self._renderer.close()
         self.env.close()
 
     def is_stable(self, obs: Float[np.ndarray, " obs"]) -> bool:

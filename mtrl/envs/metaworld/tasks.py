@@ -97,3 +97,19 @@ ACTION_DIM = 4
 NUM_GOALS = 50
 """Goals per task, Meta-World's own number."""
 MAX_EPISODE_STEPS = 500
+STEPS_PER_SECOND = 80
+"""Of the simulated world."""
+
+INFO_NAMES = (
+    "success",
+    "near_object",
+    "grasp_success",
+    "grasp_reward",
+    "in_place_reward",
+    "obj_to_target",
+    "unscaled_reward",
+)
+"""What Meta-World tells about a step beside its reward. Truth values are 0 and 1."""
+
+CAMERAS = ("corner2", "corner", "corner3", "corner4", "topview", "behindGripper", "gripperPOV")
+"""The cameras that all tasks share; the first shows all of every scene."""
