@@ -1,5 +1,6 @@
 """Compiled observations and rewards equal Meta-World's own, bit for bit where it matters."""
 
+import datetime as dt
 from contextlib import closing
 
 import numpy as np
@@ -13,6 +14,7 @@ from mtrl.envs.metaworld.kernels.compile import Entry
 from mtrl.envs.metaworld.native import NativeSawyerEnv
 from mtrl.envs.metaworld.sawyer import SawyerEnv
 from mtrl.envs.metaworld.tasks import MAX_EPISODE_STEPS, MT50
+from scripts.compare_engines import KINDS, compare_vector
 
 pytestmark = [
     pytest.mark.mujoco,
@@ -26,6 +28,9 @@ OF_ALL_KINDS = ("push-v3", "bin-picking-v3", "stick-push-v3")
 """Rewards in float32 where the grasp is firm; a live target and state that steps change; success by contacts."""
 
 REWARD_TOLERANCE = 1e-12
+
+TASKS_A_DAY, DAYS = 3, 17
+"""Tasks take their turns, and are through after so many days."""
 
 
 def actions_of(name, kind, seed):
@@ -116,3 +121,27 @@ def test_engines_give_the_same_steps_through_the_workers():
         native.set_state(stock.get_state())
         action = generator.uniform(-1, 1, (2, 1, 4)).astype(np.float32)
         np.testing.assert_array_equal(native.step(action).obs, stock.step(action).obs)
+
+
+def tasks_of(day):
+    """Return the tasks whose turn it is on a day counted from year 1, and the kind of actions for each."""
+    tasks = [MT50[(TASKS_A_DAY * day + index) % len(MT50)] for index in range(TASKS_A_DAY)]
+    return tasks, [[KINDS[(day // DAYS + index) % len(KINDS)]] for index in range(TASKS_A_DAY)]
+
+
+def test_every_task_has_its_turn():
+    days = range(739_000, 739_000 + DAYS)
+    assert {task for day in days for task in tasks_of(day)[0]} == set(MT50)
+    # And in a year with every kind of actions.
+    turns = {(task, *kind) for day in range(739_000, 739_365) for task, kind in zip(*tasks_of(day), strict=True)}
+    assert len(turns) == len(MT50) * len(KINDS)
+
+
+def test_tasks_of_the_day_equal_stock_into_the_next_episode():
+    today = dt.datetime.now(dt.UTC).date()
+    tasks, kinds = tasks_of(today.toordinal())
+    found = {}
+    compare_vector(tasks, kinds, MAX_EPISODE_STEPS + 20, goal_seed=0, found=found, seed=today.toordinal())
+    different = {task: one.first for task, one in found.items() if not one.is_equal}
+    assert not different, f"tasks of {today} ({', '.join(tasks)} with {kinds}, seed {today.toordinal()}): {different}"
+    assert [one.episodes for one in found.values()] == [2] * TASKS_A_DAY
