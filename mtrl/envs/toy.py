@@ -66,6 +66,7 @@ def make(
     name: str,
     tasks: tuple[str, ...] | None,
     *,
+    whole: tuple[str, ...] = (),
     seed: int,
     goal_seed: int,
     envs_per_task: int,
@@ -73,7 +74,7 @@ def make(
     engine: str = "",
 ) -> "Toy":
     """Build the suite `name` with the given tasks, all by default."""
-    del workers, engine  # stepping all copies is one array operation
+    del whole, workers, engine  # stepping all copies is one array operation
     tasks = tasks or (GROUP_TASKS if name == "toy_groups" else TASKS)
     return Toy(tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, rewards=REWARDS[name])
 

@@ -78,10 +78,10 @@ class WorkerPool:
             sizes: The layout of the shared arrays.
             make_env: Called in the worker for each of its environments.
             timeout: Seconds any command may take.
-            startup_timeout: Seconds until all environments must be built.
+            startup_timeout: Seconds until all environments must be built, or restored: that may repeat an episode.
         """
         self._rows = rows
-        self._timeout = timeout
+        self._timeout, self._startup_timeout = timeout, startup_timeout
         self._workers: list[_Worker] = []
         self._by_descriptor: dict[int, _Worker] = {}
         self._poller = select.poll()
@@ -125,9 +125,10 @@ class WorkerPool:
         return self._exchange(command.value, [pickle.dumps((command, None))] * len(self._workers), self._timeout)
 
     def ask_rows(self, command: Command, payload: Sequence[Any]) -> list[Any]:
-        """Send each worker the command with the items of `payload` that belong to its rows. Else like `ask`."""
+        """Send each worker the command with the items of `payload` that belong to its rows: else like a start."""
         parts = [{row: payload[row] for row in worker.rows} for worker in self._workers]
-        return self._exchange(command.value, [pickle.dumps((command, part)) for part in parts], self._timeout)
+        messages = [pickle.dumps((command, part)) for part in parts]
+        return self._exchange(command.value, messages, self._startup_timeout)
 
     def close(self) -> None:
         """End all processes. Safe to call twice; does nothing in a fork of the process that started them."""

@@ -48,7 +48,7 @@ class WorkerVectorEnv:
             seed: Seed of the goal streams.
             workers: Processes; the number of usable cores by default, and never more than environments.
             timeout: Seconds that one step, reset or other command may take before its worker counts as hung.
-            startup_timeout: Seconds that building the environments may take.
+            startup_timeout: Seconds that building the environments, or restoring them, may take.
         """
         for name, value in (("envs_per_task", spec.envs_per_task), ("workers", 1 if workers is None else workers)):
             if value < 1:
