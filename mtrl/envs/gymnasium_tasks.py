@@ -177,7 +177,7 @@ def _sizes(task: str) -> _Sizes:
         warnings.warn(
             f"Gymnasium environment {task!r} is registered without max_episode_steps: its episodes are cut after "
             f"{DEFAULT_EPISODE_STEPS:,} steps",
-            stacklevel=5,
+            stacklevel=2,
         )
     return _Sizes(obs_dim, action_dim, spec.max_episode_steps or DEFAULT_EPISODE_STEPS)
 

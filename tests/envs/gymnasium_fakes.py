@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, Graph, MultiDiscrete
 
+CLASSIC = "gymnasium.envs.classic_control"
 LINE = Box(-1.0, 1.0, (1,), np.float32)
 
 
@@ -93,6 +94,8 @@ def _register(name: str, env_class: type[gymnasium.Env], max_episode_steps: int 
     gymnasium.register(name, f"{__name__}:{env_class.__name__}", max_episode_steps=max_episode_steps, kwargs=kwargs)
 
 
+gymnasium.register("fakes/Pendulum-v0", f"{CLASSIC}:PendulumEnv", max_episode_steps=50)
+gymnasium.register("fakes/Car-v0", f"{CLASSIC}:Continuous_MountainCarEnv", max_episode_steps=30)
 _register("fakes/Arm-v0", Arm)
 _register("fakes/OtherArm-v0", Arm, success_key="is_success")
 _register("fakes/SilentArm-v0", Arm, success_key="distance")
