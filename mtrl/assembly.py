@@ -29,9 +29,9 @@ def make_env(settings: "Settings", tasks: tuple[str, ...] | None = None, envs_pe
         envs_per_task: Copies of each task; as many as the run has by default.
     """
     config = settings.trainer
-    suite, _ = envs.parse(settings.env)
     return envs.make(
-        settings.env if tasks is None else f"{suite}:{','.join(tasks)}",
+        settings.env,
+        only=tasks,
         seed=config.seed,
         goal_seed=config.goal_seed,
         envs_per_task=envs_per_task or config.envs_per_task,

@@ -12,6 +12,8 @@ _PROGRAM = "python -m mtrl.train"
 
 _USAGE = f"usage: {_PROGRAM} --env NAME [--aggregator NAME] [other flags]"
 
+_ENV_TASKS = "for some tasks of one: mt10:reach-v3,push-v3; for any of Gymnasium's: gymnasium:ID,ID,MODULE:ID"
+
 _COLUMN = 32
 """Where the explanations begin: right of most flags."""
 
@@ -43,7 +45,7 @@ def _names() -> str:
     default = flags.DEFAULTS
     resumable = ", ".join(flags.flag_of(key) for key in flags.RESUMABLE)
     rows = (
-        ("--env NAME", f"{', '.join(envs.names())}; for some tasks of one: mt10:reach-v3,push-v3"),
+        ("--env NAME", f"{', '.join(envs.names())}; {_ENV_TASKS}"),
         ("--aggregator NAME", f"{', '.join(aggregators.REGISTRY)} (default: {default['critic.aggregator']})"),
         ("--critic.aggregator NAME", "the method of the critic alone"),
         ("--actor.aggregator NAME", "the method of the actor alone"),

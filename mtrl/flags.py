@@ -106,12 +106,15 @@ def read_run(run: Path) -> Request:
     """Read the settings that the run in the folder `run` was started with.
 
     Raises:
-        UsageError: There is no such run.
+        UsageError: There is no such run, or its environment cannot be found here.
     """
     file = run / "config.yaml"
     if not file.is_file():
         raise UsageError(f"{run} is no run: expected a folder with a config.yaml written by training")
-    return _merge([_layer(file)])
+    layer = _layer(file)
+    if "env" in layer:
+        _check_env(layer["env"])
+    return _merge([layer])
 
 
 def _resume(typed: dict[str, Option], presets: Sequence[str]) -> Request:

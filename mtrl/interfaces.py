@@ -70,6 +70,7 @@ class EnvSpec:
     action_dim: int
     """Actions are in [-1, 1] in every component."""
     max_episode_steps: int
+    """Of the task with the longest episodes."""
     num_goals: int
     """Goals per task; `reset(goal)` takes indices below it."""
     info_names: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """What an evaluation found: as a record for a file, and as a table for a person."""
 
 import json
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,9 +37,12 @@ class Scope:
         if self.is_whole:
             return f"{step:012d}.json"
         policy = "deterministic" if self.seed is None else f"sampled{self.seed}"
-        tasks = "+".join(self.tasks)
-        if len(tasks) > _LONGEST_LIST:
-            tasks = f"{len(self.tasks)}tasks-{zlib.crc32(tasks.encode()):08x}"
+        named = "+".join(self.tasks)
+        tasks = re.sub(r"[^\w.+-]", "-", named)  # an id of Gymnasium may hold / and :
+        if len(named) > _LONGEST_LIST:
+            tasks = f"{len(self.tasks)}tasks"
+        if tasks != named:
+            tasks += f"-{zlib.crc32(named.encode()):08x}"
         return f"{step:012d}-{policy}-{self.num_goals}goals-{self.episodes}episodes-{tasks}.json"
 
 

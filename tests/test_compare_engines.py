@@ -31,6 +31,7 @@ def step():
         success=np.array([[True, False]]),
         goal=np.zeros((1, 2), np.int64),
         valid=np.ones((1, 2), np.bool_),
+        info=np.zeros((1, 2, 0)),
     )
 
 

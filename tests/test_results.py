@@ -86,10 +86,13 @@ def test_every_scope_has_a_file_of_its_own():
         Scope(tasks=("reach",), num_goals=4, seed=1, episodes=2, is_whole=False),
         Scope(tasks=many, num_goals=4, is_whole=False),
         Scope(tasks=(*many[:-1], "another"), num_goals=4, is_whole=False),
+        Scope(tasks=("tasks:ours/reach",), num_goals=4, is_whole=False),
+        Scope(tasks=("tasks/ours/reach",), num_goals=4, is_whole=False),
     ]
     names = {scope.file_name(12) for scope in scopes}
     assert len(names) == len(scopes)
     assert max(map(len, names)) < 150
+    assert not any(set(name) & set("/:") for name in names)
     assert WHOLE.file_name(12) == "000000000012.json"
 
 

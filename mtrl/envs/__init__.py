@@ -4,8 +4,10 @@
     mt10:reach-v3,push-v3     some of its tasks, in this order, with the goals they have in it
     mt1:reach-v3              one task with the goals of its own benchmark
     reach-v3,push-v3          some tasks of mt50
+    gymnasium:Pendulum-v1,Hopper-v5      any Gymnasium environments, padded to one size (`mtrl.envs.gymnasium_tasks`)
 
-Names can be checked without importing torch or MuJoCo.
+Names can be checked without importing torch or MuJoCo; for the last form Gymnasium is imported, and the module of an id
+written module:id.
 """
 
 import importlib
@@ -13,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from mtrl.envs import toy_tasks
+from mtrl.envs import gymnasium_tasks, toy_tasks
 from mtrl.envs.metaworld.tasks import MT10, MT25, MT50, NUM_GOALS
 from mtrl.registry import check_name
 
@@ -42,6 +44,7 @@ class _Suite(NamedTuple):
     make: str
     """The function that builds it, as "module:function"."""
     tasks: tuple[str, ...]
+    """None named here: those of Gymnasium's registry."""
     num_goals: int
     """Goals per task."""
 
@@ -56,6 +59,7 @@ _REGISTRY = {
     "mt10": _Suite("mtrl.envs.metaworld:make", MT10, NUM_GOALS),
     "mt25": _Suite("mtrl.envs.metaworld:make", MT25, NUM_GOALS),
     "mt50": _Suite("mtrl.envs.metaworld:make", MT50, NUM_GOALS),
+    "gymnasium": _Suite("mtrl.envs.gymnasium_tasks:make", (), gymnasium_tasks.NUM_GOALS),
 }
 
 _BARE_TASKS_SUITE = "mt50"
@@ -108,9 +112,14 @@ def check(name: str) -> None:
     if tasks is None:
         if suite == "mt1":
             raise ValueError("environment 'mt1' needs a task, as in 'mt1:reach-v3'")
+        if suite == "gymnasium":
+            raise ValueError("environment 'gymnasium' needs ids, as in 'gymnasium:Pendulum-v1,Hopper-v5'")
         return
     for task in tasks:
-        check_name(_REGISTRY[suite].tasks, f"task of {suite}", task)
+        if suite == "gymnasium":
+            gymnasium_tasks.find(task)
+        else:
+            check_name(_REGISTRY[suite].tasks, f"task of {suite}", task)
     if suite == "mt1" and len(tasks) > 1:
         raise ValueError(f"environment {name!r}: mt1 is one task; name several as in 'mt10:reach-v3,push-v3'")
     repeated = sorted({task for task in tasks if tasks.count(task) > 1})
@@ -130,6 +139,7 @@ def check_task(name: str, task: str) -> None:
 def make(
     name: str,
     *,
+    only: tuple[str, ...] | None = None,
     seed: int = 0,
     goal_seed: int = 0,
     envs_per_task: int = 1,
@@ -141,6 +151,7 @@ def make(
 
     Args:
         name: A suite, a suite with tasks, or tasks: see the module's docstring.
+        only: Which of the tasks to build; they have the sizes and goals that they have among all. All by default.
         seed: Seed of each environment's own stream of goals, and of whatever else an environment draws.
         goal_seed: Seed of the goals themselves. Runs that differ only in `seed` share their goals.
         envs_per_task: Copies of each task, stepped side by side.
@@ -152,13 +163,16 @@ def make(
     Raises:
         ValueError: There is no such environment, or a number is out of range.
     """
-    check(name)
+    whole = task_names(name)
+    for task in only or ():
+        check_task(name, task)
     suite, tasks = parse(name)
     module, _, function = _REGISTRY[suite].make.partition(":")
     build: Callable[..., VectorEnv] = getattr(importlib.import_module(module), function)
     return build(
         suite,
-        tasks,
+        only or tasks,
+        whole=whole,
         seed=seed,
         goal_seed=goal_seed,
         envs_per_task=envs_per_task,

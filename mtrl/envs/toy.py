@@ -66,6 +66,7 @@ def make(
     name: str,
     tasks: tuple[str, ...] | None,
     *,
+    whole: tuple[str, ...] = (),
     seed: int,
     goal_seed: int,
     envs_per_task: int,
@@ -74,7 +75,7 @@ def make(
     info: bool = False,
 ) -> "Toy":
     """Build the suite `name` with the given tasks, all by default."""
-    del workers, engine, info  # stepping all copies is one array operation, and a step has no more to tell
+    del whole, workers, engine, info  # stepping all copies is one array operation, and a step has no more to tell
     tasks = tasks or (GROUP_TASKS if name == "toy_groups" else TASKS)
     return Toy(tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, rewards=REWARDS[name])
 

@@ -50,7 +50,7 @@ class WorkerVectorEnv:
             seed: Seed of the goal streams.
             workers: Processes; the number of usable cores by default, and never more than environments.
             timeout: Seconds that one step, reset, picture or other command may take before its worker counts as hung.
-            startup_timeout: Seconds that building the environments may take.
+            startup_timeout: Seconds that building the environments, or restoring them, may take.
         """
         for name, value in (("envs_per_task", spec.envs_per_task), ("workers", 1 if workers is None else workers)):
             if value < 1:
@@ -72,7 +72,7 @@ class WorkerVectorEnv:
         self._next_goal = np.zeros(len(rows), np.int64)
         self._draw_next_goals(np.ones(len(rows), np.bool_))
         self._has_started = False
-        self._timeout = timeout
+        self._timeout, self._startup_timeout = timeout, startup_timeout
         self._pool = WorkerPool(rows, sizes, make_env, timeout=timeout, startup_timeout=startup_timeout)
 
     @property
@@ -162,7 +162,7 @@ class WorkerVectorEnv:
         expected = (self._spec.task_names, self._spec.envs_per_task)
         if found != expected:
             raise ValueError(f"the state is of tasks and envs per task {found}, expected {expected}")
-        self._pool.ask_rows(Command.SET_STATE, state["envs"])
+        self._pool.ask_rows(Command.SET_STATE, state["envs"], timeout=self._startup_timeout)
         self._goal[:] = state["goal"]
         self._next_goal[:] = state["next_goal"]
         for stream, stream_state in zip(self._goal_streams, state["goal_streams"], strict=True):

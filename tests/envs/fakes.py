@@ -79,6 +79,13 @@ class MisbehavingEnv(CountingEnv):
         return super().step(action)
 
 
+class SlowlyRestoredEnv(CountingEnv):
+    """Is never done with restoring its state."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        time.sleep(3600)
+
+
 class InspectingEnv(CountingEnv):
     """Its observation tells whether torch is imported, the thread setting and the process id."""
 
@@ -113,6 +120,10 @@ def raising(task: int, env: int) -> SingleEnv:
 
 def hanging(task: int, env: int) -> SingleEnv:
     return MisbehavingEnv(task, env, lambda: time.sleep(3600))
+
+
+def slowly_restored(task: int, env: int) -> SingleEnv:
+    return SlowlyRestoredEnv(task, env)
 
 
 def exiting(task: int, env: int) -> SingleEnv:

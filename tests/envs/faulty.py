@@ -102,6 +102,7 @@ def make(
     name: str,
     tasks: tuple[str, ...] | None,
     *,
+    whole: tuple[str, ...],
     seed: int,
     goal_seed: int,
     envs_per_task: int,
@@ -113,7 +114,7 @@ def make(
     from mtrl.envs.workers import WorkerVectorEnv
     from tests.envs.harness import make_spec
 
-    del goal_seed, engine, info
+    del whole, goal_seed, engine, info
     fault = name.removeprefix("faulty_")
     in_evaluation = fault.endswith("_in_evaluation")
     factory = FaultyFactory(

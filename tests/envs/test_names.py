@@ -53,7 +53,8 @@ def test_an_invalid_name_says_what_is_expected(name, message):
 
 def test_an_unknown_suite_is_answered_with_the_suites_alone():
     said = (
-        r"Did you mean 'push-v3'\? Choices: toy, toy_scaled, toy_exp, toy_power, toy_groups, mt1, mt10, mt25, mt50\.$"
+        r"Did you mean 'push-v3'\? Choices: toy, toy_scaled, toy_exp, toy_power, toy_groups, mt1, mt10, mt25, mt50, "
+        r"gymnasium\.$"
     )
     with pytest.raises(ValueError, match=said):
         envs.check("push")
@@ -99,7 +100,10 @@ def test_make_refuses_an_invalid_name():
 
 
 def test_suites_are_listed():
-    assert envs.names() == ("toy", "toy_scaled", "toy_exp", "toy_power", "toy_groups", "mt1", "mt10", "mt25", "mt50")
+    assert envs.names() == (
+        *("toy", "toy_scaled", "toy_exp", "toy_power", "toy_groups"),
+        *("mt1", "mt10", "mt25", "mt50", "gymnasium"),
+    )
 
 
 def test_names_are_checked_without_heavy_imports():

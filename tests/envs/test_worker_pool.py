@@ -14,7 +14,7 @@ import pytest
 
 from mtrl.envs.worker_pool import WorkerError
 from mtrl.envs.workers import WorkerVectorEnv
-from tests.envs.fakes import counting, exiting, hanging, raising, raising_at_construction
+from tests.envs.fakes import counting, exiting, hanging, raising, raising_at_construction, slowly_restored
 from tests.envs.harness import make_spec, vector_env, wait_until_gone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -75,6 +75,14 @@ def test_an_exiting_worker_is_reported_with_task_env_and_code():
 
 def test_a_hanging_worker_is_reported_with_task_and_env():
     assert_fails(hanging, "'step' within 0.5 s.*task 'east', env 0.*hangs", timeout=0.5)
+
+
+def test_restoring_may_take_as_long_as_starting():
+    with vector_env(slowly_restored, workers=2) as env:
+        env.reset()
+        env._startup_timeout = 0.5
+        with pytest.raises(WorkerError, match=r"'set_state' within 0.5 s.*task 'north', env 0.*hangs"):
+            env.set_state(env.get_state())
 
 
 def test_a_killed_worker_is_reported_with_its_tasks():

@@ -10,6 +10,7 @@ def make(
     name: str,
     tasks: tuple[str, ...] | None,
     *,
+    whole: tuple[str, ...] = (),
     seed: int,
     goal_seed: int,
     envs_per_task: int,
@@ -24,6 +25,7 @@ def make(
     Args:
         name: One of `mtrl.envs.metaworld.tasks.BENCHMARKS`.
         tasks: A part of the benchmark's tasks, in the order wanted; they keep the goals they have in it.
+        whole: Has no effect: all tasks have one size.
         seed: Seed of the order in which goals are visited.
         goal_seed: Seed of the benchmark's goals, Meta-World's own `seed`.
         envs_per_task: Copies of each task.
@@ -48,6 +50,7 @@ def make(
     from mtrl.envs.workers import WorkerVectorEnv
     from mtrl.interfaces import EnvSpec
 
+    del whole
     task_names = tasks or BENCHMARKS[name]
     spec = EnvSpec(
         task_names=task_names,
