@@ -70,7 +70,7 @@ def test_rewards_that_round_apart_are_found():
     assert found.different_rewards == 1
 
 
-@pytest.mark.parametrize("name", Step._fields)
+@pytest.mark.parametrize("name", [name for name in Step._fields if name != "info"])  # whose tests are its own
 def test_a_row_that_differs_in_anything_is_found(name):
     found = Comparison()
     ours, expected = step(), step()
