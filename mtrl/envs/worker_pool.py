@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 from mtrl.envs.shared_arrays import IDLE, SharedArrays, Sizes, allocate, attach
-from mtrl.envs.worker_process import SUCCESS, TERMINAL_SIGNALS, Command, EnvFactory, Job, Reply
+from mtrl.envs.worker_process import STEP, SUCCESS, TERMINAL_SIGNALS, Command, EnvFactory, Job, Reply
 
 BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[5]); from mtrl.envs.worker_process import main; main()"
 """A worker finds modules where its parent does, tests and user code included."""
@@ -122,7 +122,8 @@ class WorkerPool:
         Raises:
             WorkerError: A worker failed, died, or did not answer in time. The pool is closed then.
         """
-        return self._exchange(command.value, [pickle.dumps((command, None))] * len(self._workers), self._timeout)
+        order = STEP if command is Command.STEP else pickle.dumps((command, None))
+        return self._exchange(command.value, [order] * len(self._workers), self._timeout)
 
     def ask_rows(self, command: Command, payload: Sequence[Any], *, timeout: float | None = None) -> list[Any]:
         """Send each worker the command with the items of `payload` that belong to its rows. Else like `ask`.

@@ -144,8 +144,11 @@ class Reply(NamedTuple):
     row: int = IDLE
 
 
+STEP = pickle.dumps((Command.STEP, None))
+"""The commonest order, ready to be sent and recognised."""
+
 SUCCESS = pickle.dumps(Reply())
-"""The answer to a step, ready to be sent and recognised."""
+"""The answer to it."""
 
 
 def main() -> None:
@@ -199,10 +202,14 @@ def _serve(connection: Connection, worker: "_Worker") -> None:
         if handler == worker.close or reply.failure:
             return
         try:
-            command, payload = connection.recv()
+            order = connection.recv_bytes()
         except EOFError:  # the parent has ended
             return
-        handler = handlers[command]
+        if order == STEP:
+            handler, payload = worker.step, None
+        else:
+            command, payload = pickle.loads(order)
+            handler = handlers[command]
 
 
 def _describe(failure: Exception) -> str:

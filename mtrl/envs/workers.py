@@ -131,8 +131,9 @@ class WorkerVectorEnv:
             info=arrays.info.reshape(*self._shape, len(self._spec.info_names)).copy(),
         )
         has_ended = arrays.terminated | arrays.truncated
-        self._goal[has_ended] = self._next_goal[has_ended]
-        self._draw_next_goals(has_ended)
+        if has_ended.any():
+            self._goal[has_ended] = self._next_goal[has_ended]
+            self._draw_next_goals(has_ended)
         return step
 
     def get_state(self) -> dict[str, Any]:
