@@ -13,10 +13,12 @@ from typing import Any
 import mujoco
 import numpy as np
 from jaxtyping import Float
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
 from mtrl.envs.metaworld import kernels
 from mtrl.envs.metaworld.kernels.step import Frame, move
 from mtrl.envs.metaworld.kernels.views import body, gripper
+from mtrl.envs.metaworld.model_cache import with_kept_model
 from mtrl.envs.metaworld.reset_cache import ResetCache
 from mtrl.envs.metaworld.sawyer import SawyerEnv
 from mtrl.envs.metaworld.snapshot import restore, take
@@ -30,7 +32,7 @@ class NativeSawyerEnv:
 
     def __init__(self, task_name: str, goals: Float[np.ndarray, "goal vector"]) -> None:
         """Build the stock environment, which holds the simulation, and find what the kernels look at."""
-        self._stock = SawyerEnv(task_name, goals)
+        self._stock = SawyerEnv(task_name, goals, with_kept_model(ALL_V3_ENVIRONMENTS[task_name]))
         env = self._stock.env
         self._task = kernels.load(task_name)
         self._model, self._data = env.model, env.data
