@@ -6,8 +6,10 @@ it is trusted: every file begins with a hash of its place and its contents.
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import itertools
 import os
 import platform
@@ -32,6 +34,9 @@ CODE_CHOOSERS = (
     "MKL_ENABLE_INSTRUCTIONS",
 )
 """Environment variables by which libm, NumPy and its linear algebra take another code than the processor's own."""
+
+PACKAGES = ("metaworld", "mujoco", "gymnasium", "numpy", "scipy")
+"""What takes part in a reset; some first observations contain a rotation by SciPy."""
 
 SEAL_SIZE = hashlib.sha256().digest_size
 
@@ -67,9 +72,15 @@ def fingerprint(files: Iterable[Path], facts: str = "") -> str:
     return digest.hexdigest()[:16]
 
 
-def arithmetic(*packages: str) -> str:
+@functools.cache
+def origin(*sources: str) -> str:
+    """Return a fingerprint of what simulations depend on: Meta-World, the machine, and these files beside this one."""
+    return fingerprint((Path(__file__).with_name(source) for source in sources), f"{_metaworld()}\n{arithmetic()}")
+
+
+def arithmetic() -> str:
     """Return what the last bits of floating-point results depend on: packages' versions, system and processor."""
-    versions = [f"{package} {importlib.metadata.version(package)}" for package in packages]
+    versions = [f"{package} {importlib.metadata.version(package)}" for package in PACKAGES]
     system = [sys.version, platform.machine(), *platform.libc_ver(), platform.mac_ver()[0], *_processor()]
     return "\n".join(versions + system + [f"{name}={os.environ.get(name)}" for name in CODE_CHOOSERS])
 
@@ -131,6 +142,17 @@ class Store:
 
     def _seal(self, name: str, payload: bytes) -> bytes:
         return hashlib.sha256(f"{self._name}/{name}\n".encode() + payload).digest()
+
+
+@functools.cache
+def _metaworld() -> str:
+    """Return a fingerprint of the package, which may be edited: contents of code and scenes, sizes of the rest."""
+    package = importlib.util.find_spec("metaworld")
+    assert package is not None
+    assert package.origin is not None
+    files = [file for file in Path(package.origin).parent.rglob("*") if file.suffix != ".pyc" and file.is_file()]
+    sizes = sorted((file.name, file.stat().st_size) for file in files)
+    return fingerprint((file for file in files if file.suffix in {".py", ".xml"}), repr(sizes))
 
 
 def _processor() -> list[str]:

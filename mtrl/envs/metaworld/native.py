@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import mujoco
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 from mtrl.envs.metaworld import kernels
@@ -25,6 +26,7 @@ from mtrl.envs.metaworld.kernels.loop import Simulation, dot, step_rows
 from mtrl.envs.metaworld.kernels.memory import num_words, pack
 from mtrl.envs.metaworld.kernels.step import Frame
 from mtrl.envs.metaworld.kernels.views import body, gripper
+from mtrl.envs.metaworld.model_cache import with_kept_model
 from mtrl.envs.metaworld.reset_cache import ResetCache
 from mtrl.envs.metaworld.sawyer import UNSTABLE, SawyerEnv
 from mtrl.envs.metaworld.snapshot import take
@@ -59,7 +61,7 @@ class NativeSawyerEnv:
 
     def __init__(self, task_name: str, goals: Float[np.ndarray, "goal vector"]) -> None:
         """Build the stock environment, which holds the simulation, and find what the kernels look at."""
-        self.stock = SawyerEnv(task_name, goals)
+        self.stock = SawyerEnv(task_name, goals, with_kept_model(ALL_V3_ENVIRONMENTS[task_name]))
         self.task = kernels.load(task_name)
         self.row = np.zeros(1, row_type(OBS_DIM, ACTION_DIM))
         env = self.stock.env

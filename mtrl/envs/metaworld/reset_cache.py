@@ -5,25 +5,19 @@ replaced by [type, shape], then the arrays' bytes. Reading one takes a tenth of 
 arrays it would take over one.
 """
 
-import functools
 import hashlib
 import json
 import zlib
-from pathlib import Path
 from typing import Any
 
-import metaworld
 import numpy as np
 from jaxtyping import Float
 
-from mtrl.envs.metaworld.cache import Store, arithmetic, fingerprint
+from mtrl.envs.metaworld.cache import Store, origin
 from mtrl.envs.worker_process import SingleEnv
 
-OUR_SOURCES = ("sawyer.py", "snapshot.py", "reset_cache.py")
-"""The code that makes and writes states, beside this file."""
-
-PACKAGES = ("metaworld", "mujoco", "gymnasium", "numpy", "scipy")
-"""The code of others that takes part in a reset; some first observations contain a rotation by SciPy."""
+SOURCES = ("sawyer.py", "snapshot.py", "reset_cache.py")
+"""The code that makes and writes states."""
 
 State = dict[str, Any]
 """What `SawyerEnv.get_state` returns: dictionaries, arrays, strings, numbers, None."""
@@ -38,7 +32,7 @@ class ResetCache:
 
     def __init__(self, task_name: str, goals: Float[np.ndarray, "goal vector"]) -> None:
         """Take a task and the random vectors of its goals: equal ones share their state, whatever their index."""
-        self._store = Store(f"resets-{_origin()}/{task_name}")
+        self._store = Store(f"resets-{origin(*SOURCES)}/{task_name}")
         self._names = [_name(vector) for vector in goals]
         self._states: dict[int, State] = {}
 
@@ -65,14 +59,6 @@ class ResetCache:
                 state = env.get_state()
                 self.save(goal, state)
         return state
-
-
-@functools.cache
-def _origin() -> str:
-    """Return a fingerprint of the code and the machine that make states, meshes by Meta-World's version only."""
-    ours = [Path(__file__).with_name(name) for name in OUR_SOURCES]
-    theirs = [file for file in Path(metaworld.__file__).parent.rglob("*") if file.suffix in {".py", ".xml"}]
-    return fingerprint(ours + theirs, arithmetic(*PACKAGES))
 
 
 def _name(vector: Float[np.ndarray, " vector"]) -> str:

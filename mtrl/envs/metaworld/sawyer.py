@@ -57,11 +57,13 @@ class SawyerFactory:
 class SawyerEnv:
     """One copy of one task: Meta-World's environment behind the goals of its benchmark."""
 
-    def __init__(self, task_name: str, goals: Float[np.ndarray, "goal vector"]) -> None:
-        """Build the stock environment; `goals` are the random vectors of the benchmark."""
+    def __init__(
+        self, task_name: str, goals: Float[np.ndarray, "goal vector"], variant: type[SawyerXYZEnv] | None = None
+    ) -> None:
+        """Build the stock environment, or a variant of its class; `goals` are the random vectors of the benchmark."""
         mujoco.set_mju_user_warning(_LOGGER.warning)  # MuJoCo's own way is a file in the current directory
         env_class = ALL_V3_ENVIRONMENTS[task_name]
-        self.env: SawyerXYZEnv = env_class(reward_function_version="v2")
+        self.env: SawyerXYZEnv = (variant or env_class)(reward_function_version="v2")
         self._signs = [self.env.data.warning[sign] for sign in UNSTABLE]  # live: MuJoCo counts in them
         self._tasks = [_stock_task(task_name, env_class, vector) for vector in goals]
         self.env.set_task(self._tasks[0])  # with the goal in sight from now on, also where a state is restored
