@@ -20,7 +20,7 @@ SHORT = [*TINY, "--total-steps", "12", "--warmup-steps", "2", "--eval-every", "0
 def blocks(language: str) -> list[str]:
     text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in ("docs/gymnasium.md", "README.md"))
     found = re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    return [block for block in dict.fromkeys(found) if "gymnasium" in block]
+    return [block for block in dict.fromkeys(found) if "gymnasium" in block or "envs.make" in block]
 
 
 def run(folder: Path, *command: str) -> str:

@@ -29,8 +29,11 @@ def test_page_is_up_to_date(tmp_path):
     found, expected = (path.read_text() for path in (PAGE, tmp_path / "methods.md"))
     hint = "run python scripts/write_method_page.py"
     assert SIZE.sub("#", found) == SIZE.sub("#", expected), hint
-    # Sizes have one digit; another machine may round the other way.
-    sizes = [[float(size) for size in SIZE.findall(text)] for text in (found, expected)]
+    # Sizes have one digit; another machine may round the other way, and what grows from rounding errors is its own.
+    stable = [
+        "\n".join(line for line in text.splitlines() if "rounding error" not in line) for text in (found, expected)
+    ]
+    sizes = [[float(size) for size in SIZE.findall(text)] for text in stable]
     assert len(sizes[0]) > 40
     assert sizes[0] == pytest.approx(sizes[1], rel=0.5), hint
 
