@@ -19,6 +19,7 @@ class CountingEnv:
             num_goals=8,
         )
         self.started = []
+        self.worker_restarts = 0
 
     def reset(self, goal=None):
         assert goal is not None  # an evaluation always says which
