@@ -84,12 +84,11 @@ WORKER_FAULTS = [
 
 
 @pytest.mark.parametrize(("fault", "sentence"), WORKER_FAULTS)
-def test_a_worker_that_fails_costs_its_rows_of_one_step(run_faulty, run_dir, fault, sentence, caplog):
-    code, _ = run_faulty(f"{fault}_once")
+def test_a_worker_that_fails_costs_its_rows_of_one_step(run_faulty, run_dir, fault, sentence):
+    code, error = run_faulty(f"{fault}_once")
     assert code == 0
-    assert re.fullmatch(
-        rf"{sentence}; restarted as pid \d+ in .* s with new episodes, failure 1 of .*", caplog.messages[0]
-    )
+    line = rf"warning: {sentence}; restarted as pid \d+ in .* s with new episodes, failure 1 of the 1 that are .*\n"
+    assert re.fullmatch(line, error)
     checkpoint = latest(run_dir / "checkpoints")
     assert checkpoint is not None
     # 10 vector steps x 2 environments, of which environment 1 of every task lives in the worker

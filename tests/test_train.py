@@ -1,6 +1,7 @@
 """Whole runs, as they are started: command line in; exit code, run directory and printed lines out."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -38,6 +39,7 @@ def unchanged_process(monkeypatch) -> Iterator[None]:
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     threads = torch.get_num_threads()
+    monkeypatch.setattr(logging.getLogger("mtrl"), "handlers", [])
     yield
     torch.set_num_threads(threads)
     for number, handler in handlers.items():
