@@ -28,6 +28,9 @@ once is a fault of the environment or of the machine, and somebody has to look a
 RESTART_SECONDS = 600.0
 """The time within which there may be so many. Long enough to notice a worker that fails once in an episode."""
 
+STOPPED_SECONDS = 1.0
+"""So much this process must have overslept to have been stopped itself, as by Ctrl-Z, which stops the workers too."""
+
 MAX_SHOWN = 3
 """Environments that a message names where any of them may be to blame."""
 
@@ -192,24 +195,35 @@ class WorkerPool:
         self, what: str, messages: Mapping[int, bytes], timeout: float
     ) -> tuple[dict[int, Any], dict[int, _Failure]]:
         """Send messages to workers and wait for all answers; return results and failures by worker."""
-        results: dict[int, Any] = {}
         failures: dict[int, _Failure] = {}
-        poller = select.poll()
-        pending: dict[int, int] = {}  # descriptor -> worker
+        asked = []
         for index, message in messages.items():
-            channel = self._workers[index].channel
             try:
-                channel.send(message, timeout)
+                self._workers[index].channel.send(message, timeout)
             except TimeoutError:
                 failures[index] = self._describe_hang(index, what, timeout)
                 continue
             except ConnectionError:
                 pass  # it died; receiving says how
-            pending[channel.fileno()] = index
-            poller.register(channel, select.POLLIN)
+            asked.append(index)
+        results, others = self._collect(what, asked, timeout)
+        return results, failures | others
+
+    def _collect(self, what: str, asked: Sequence[int], timeout: float) -> tuple[dict[int, Any], dict[int, _Failure]]:
+        results: dict[int, Any] = {}
+        failures: dict[int, _Failure] = {}
+        poller = select.poll()
+        pending = {self._workers[index].channel.fileno(): index for index in asked}
+        for descriptor in pending:
+            poller.register(descriptor, select.POLLIN)
         deadline = time.monotonic() + timeout
         while pending:
-            ready = poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            began = time.monotonic()
+            wait = max(0.0, deadline - began)
+            ready = poller.poll(wait * 1000)
+            if not ready and time.monotonic() - began - wait > STOPPED_SECONDS:
+                deadline = time.monotonic() + timeout
+                continue
             if not ready:
                 return results, failures | {i: self._describe_hang(i, what, timeout) for i in pending.values()}
             for descriptor, _ in ready:

@@ -219,10 +219,13 @@ class WorkerVectorEnv:
     def _states_of_envs(self) -> list[dict[str, Any]] | None:
         """Return the state of every row, None where the workers have failed for good."""
         states: dict[int, dict[str, Any]] = {}
+        was_known = self._pool.has_failed
         try:
             for part in self._pool.ask(Command.GET_STATE):
                 states |= part
-        except WorkerError:
+        except WorkerError as failure:
+            if not was_known:
+                _LOGGER.warning("%s; all episodes are lost", str(failure).partition("\n")[0])
             return None
         return [states[row] for row in range(len(self._goal))]
 

@@ -90,6 +90,17 @@ class StubbornEnv(CountingEnv):
         return super().get_state()
 
 
+class SlowEnv(CountingEnv):
+    """Takes 0.1 s for a step in task 1, as long as it runs."""
+
+    def step(self, action: np.ndarray) -> Transition:
+        if self.task == 1:
+            start = time.process_time()
+            while time.process_time() < start + 0.1:
+                pass
+        return super().step(action)
+
+
 class InspectingEnv(CountingEnv):
     """Its observation tells whether torch is imported, the thread setting and the process id."""
 
@@ -111,6 +122,10 @@ def raising(task: int, env: int) -> SingleEnv:
 
 def hanging(task: int, env: int) -> SingleEnv:
     return MisbehavingEnv(task, env, lambda: time.sleep(3600))
+
+
+def slow(task: int, env: int) -> SingleEnv:
+    return SlowEnv(task, env)
 
 
 def exiting(task: int, env: int) -> SingleEnv:

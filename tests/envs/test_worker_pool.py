@@ -44,6 +44,18 @@ for turn in itertools.count():
 """
 
 
+STOPPED = """
+import os, signal
+from tests.envs.harness import vector_env
+from tests.envs.fakes import slow
+from tests.envs.test_worker_pool import STAY
+with vector_env(slow, workers=2, timeout=3.0) as env:
+    env.reset()
+    print("stepping", flush=True)
+    print(env.step(STAY).valid.all(), env.worker_restarts, flush=True)
+"""
+
+
 def open_descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -235,6 +247,25 @@ def test_a_parent_killed_while_it_replaces_workers_leaves_none(turn):
     while process_ids_with(mark):
         assert time.monotonic() < deadline
     assert shared_memory_names() <= names
+
+
+@pytest.mark.slow
+def test_workers_stopped_together_with_their_parent_do_not_hang():
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "stepping\n"
+    os.killpg(process.pid, signal.SIGSTOP)  # as Ctrl-Z does
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=4.5)  # longer than a step may take
+    os.killpg(process.pid, signal.SIGCONT)
+    output, _ = process.communicate(timeout=30)
+    assert output == "True 0\n"
 
 
 def test_a_parent_that_just_ends_leaves_no_workers():

@@ -221,6 +221,9 @@ def test_where_all_is_lost_the_goals_to_come_are_still_known(caplog):
             story.step()
         state = as_tensors(env.get_state())  # fails in every process
         assert state["envs"] is None
+        assert caplog.messages[-1].endswith("failure 4 within 10 minutes; all episodes are lost")
+        assert env.get_state()["envs"] is None
+        assert len(caplog.messages) == 4
         assert wait_until_gone(env.process_ids)
         with pytest.raises(WorkerError, match="task 'east', env 0: 'get_state' failed"):
             env.step(STAY)
