@@ -30,8 +30,10 @@ def report_failures(work: Callable[[], None]) -> int:
     """Do the work; return the exit code, having said on stderr what failed."""
     # Imported only after the command line was found right: torch takes seconds.
     from mtrl.envs.workers import WorkerError
+    from mtrl.loggers import show_warnings
     from mtrl.nonfinite import NonFiniteError
 
+    show_warnings()
     try:
         work()
     except UsageError as problem:

@@ -1,6 +1,7 @@
 """Evaluation: chosen goals of every task, each exactly once, with the deterministic policy."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import NamedTuple
 
@@ -20,9 +21,18 @@ Report = Callable[[int], None]
 ENVS_AT_ONCE = 10
 """Environments alive at a time during an evaluation. A Meta-World environment takes about 25 MB."""
 
+NO_GOAL = -1
+"""Stands for an index of a goal where an environment has none left to run: it runs the last one again, for nothing."""
+
+_LOGGER = logging.getLogger(__name__)
+
 
 class Evaluation(NamedTuple):
-    """What each (task, goal) gave. Goals whose episode had an invalid step count as failed."""
+    """What each (task, goal) gave.
+
+    An episode with an invalid step, of an unstable simulation or a lost worker, is run once more; a goal whose second
+    episode breaks off too counts as failed.
+    """
 
     goals: Int[np.ndarray, " goal"]
     """Indices of the goals, the same for every task."""
@@ -95,13 +105,13 @@ def _restrict(policy: Policy, num_tasks: int, group: list[int]) -> Policy:
 def evaluate_env(
     env: VectorEnv, policy: Policy, goals: Int[np.ndarray, " goal"], report: Report = lambda episodes: None
 ) -> Evaluation:
-    """Run one episode of every task of `env` for every goal.
+    """Run one episode of every task of `env` for every goal, and another where the first broke off.
 
     Args:
         env: Used for nothing else: its episodes are started and left anywhere.
         policy: Observations of all environments -> actions.
-        goals: Goal indices; a last round with too few goals repeats one and leaves the repetition out.
-        report: Told after each round how many episodes it had.
+        goals: Goal indices.
+        report: Told after each round how many episodes it had, without those to be repeated.
 
     Raises:
         NonFiniteError: An action, observation or reward is not finite.
@@ -109,22 +119,49 @@ def evaluate_env(
     spec = env.spec
     shape = (spec.num_tasks, len(goals))
     result = Evaluation(goals, np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool), np.zeros(shape))
-    for start in range(0, len(goals), spec.envs_per_task):
-        chosen = goals[start : start + spec.envs_per_task]
-        columns = slice(start, start + len(chosen))
-        padded = np.pad(chosen, (0, spec.envs_per_task - len(chosen)), mode="edge")
-        success, success_at_end, returns = _episodes(env, policy, np.tile(padded, (spec.num_tasks, 1)))
-        result.success[:, columns] = success[:, : len(chosen)]
-        result.success_at_end[:, columns] = success_at_end[:, : len(chosen)]
-        result.returns[:, columns] = returns[:, : len(chosen)]
-        report(spec.num_tasks * len(chosen))
+    is_missing = np.ones(shape, dtype=bool)
+    for is_last in (False, True):
+        for column in _rounds(is_missing, spec.envs_per_task):
+            *found, valid = _episodes(env, policy, goals[column])
+            task, copy = row = np.nonzero(column != NO_GOAL)
+            place = task, column[row]
+            for whole, part in zip(result[1:], found, strict=True):
+                whole[place] = part[row]
+            is_missing[place] = ~valid[row]
+            report(len(copy) if is_last else int(valid[row].sum()))
+    for task, is_lost in enumerate(is_missing):
+        if is_lost.any():
+            lost = ", ".join(map(str, goals[is_lost]))
+            _LOGGER.warning(
+                "task %r: episodes broke off twice and count as failed, goals %s", spec.task_names[task], lost
+            )
     return result
+
+
+def _rounds(is_missing: Bool[np.ndarray, "task goal"], width: int) -> Iterator[Int[np.ndarray, "task env"]]:
+    """Deal the missing columns of every task out to rounds of `width` side by side, `NO_GOAL` where none is left."""
+    missing = [np.flatnonzero(row) for row in is_missing]
+    for start in range(0, max(map(len, missing)), width):
+        column = np.full((len(missing), width), NO_GOAL)
+        for task, own in enumerate(missing):
+            part = own[start : start + width]
+            column[task, : len(part)] = part
+        yield column
 
 
 def _episodes(
     env: VectorEnv, policy: Policy, goal: Int[np.ndarray, "task env"]
-) -> tuple[Bool[np.ndarray, "task env"], Bool[np.ndarray, "task env"], Float[np.ndarray, "task env"]]:
-    """Run the first episode of every environment to its end; return any success, success at the end, and return."""
+) -> tuple[
+    Bool[np.ndarray, "task env"],
+    Bool[np.ndarray, "task env"],
+    Float[np.ndarray, "task env"],
+    Bool[np.ndarray, "task env"],
+]:
+    """Run the first episode of every environment to its end.
+
+    Returns:
+        Any success, success at the end, return, and whether all steps were valid; there is no success where not.
+    """
     names = env.spec.task_names
     obs = env.reset(goal)
     check_obs(obs, names)
@@ -144,4 +181,4 @@ def _episodes(
         returns += np.where(running & step.valid, step.reward, 0)
         running &= ~(step.terminated | step.truncated)
         obs = step.obs
-    return success & valid, success_at_end & valid, returns
+    return success & valid, success_at_end & valid, returns, valid

@@ -55,7 +55,8 @@ class Step(NamedTuple):
     goal: Int[np.ndarray, "task env"]
     """Index of the goal of the episode this step belongs to (not of the one that may start after it)."""
     valid: Bool[np.ndarray, "task env"]
-    """False where the row is no real transition (worker restarted, simulation unstable): never store it."""
+    """False where the row is no real transition (worker restarted, simulation unstable): never store it. It is
+    `truncated` too, and a new episode has begun."""
     info: Float[np.ndarray, "task env info"]
     """Further numbers about this very step, float64, named by `EnvSpec.info_names`; 0 where not `valid`."""
 
@@ -86,6 +87,13 @@ class EnvSpec:
         return len(self.task_names)
 
 
+class BrokenEnvError(RuntimeError):
+    """The environments have failed for good: they cannot be stepped any more.
+
+    What `get_state` returns from then on lacks the episodes under way, and `set_state` begins new ones.
+    """
+
+
 @runtime_checkable
 class VectorEnv(Protocol):
     """All copies of all tasks, stepped together."""
@@ -93,6 +101,11 @@ class VectorEnv(Protocol):
     @property
     def spec(self) -> EnvSpec:
         """Names and sizes."""
+        ...
+
+    @property
+    def worker_restarts(self) -> int:
+        """Processes of environments replaced so far, because they died, hung or raised; 0 where there are none."""
         ...
 
     def reset(self, goal: Int[np.ndarray, "task env"] | None = None) -> Float[np.ndarray, "task env obs"]:
@@ -104,6 +117,7 @@ class VectorEnv(Protocol):
 
         Raises:
             ValueError: An action is not finite; the message names task and environment.
+            BrokenEnvError: The environments have failed for good.
         """
         ...
 

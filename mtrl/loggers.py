@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -154,6 +155,24 @@ class Progress:
             text += f" | {duration(elapsed / self._num_ended * (self._num_episodes - self._num_ended))} left"
         sys.stderr.write(f"\r\033[K{text}" if self._is_terminal else f"{text}\n")
         sys.stderr.flush()
+
+
+class _WarningLines(logging.Handler):
+    """Prints warnings on standard error, each on lines of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        erase = "\r\033[K" if sys.stderr.isatty() else ""
+        with contextlib.suppress(BrokenPipeError):
+            sys.stderr.write(f"{erase}warning: {record.getMessage()}\n")
+            sys.stderr.flush()
+
+
+_WARNING_LINES = _WarningLines(logging.WARNING)
+
+
+def show_warnings() -> None:
+    """Print what this package warns of, in this process, from now on. Does nothing the second time."""
+    logging.getLogger("mtrl").addHandler(_WARNING_LINES)
 
 
 def say(line: str) -> None:

@@ -27,10 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(sys.argv[1:] if argv is None else argv)
     # Imported only after the command line was found right: torch takes seconds.
     from mtrl.envs.workers import WorkerError
+    from mtrl.loggers import show_warnings
     from mtrl.memory import keep_freed_memory
     from mtrl.nonfinite import NonFiniteError
     from mtrl.signals import StopRequest
 
+    show_warnings()
     keep_freed_memory()
     stop = StopRequest(settings.trainer.max_hours)
     stop.install()

@@ -11,7 +11,7 @@ from torch import Tensor
 from mtrl import checkpoint
 from mtrl.episodes import EpisodeStatistics
 from mtrl.evaluator import MakeEnv, evaluate, spread_goals
-from mtrl.interfaces import Agent, Metrics, VectorEnv
+from mtrl.interfaces import Agent, BrokenEnvError, Metrics, Step, VectorEnv
 from mtrl.nonfinite import (
     NonFiniteActionError,
     NonFiniteError,
@@ -62,6 +62,8 @@ class Trainer:
         """Environment steps so far, summed over tasks."""
         self.update_count = 0
         self.skipped_updates = 0
+        self._earlier_restarts = 0
+        """Workers replaced before the run was resumed."""
         self._warmup_generator = numpy_generator(config.seed, "warmup")
         self._eval_goals = spread_goals(env.spec.num_goals, config.eval_goals)
         self._episodes = EpisodeStatistics(env.spec.num_tasks, env.spec.envs_per_task)
@@ -91,6 +93,7 @@ class Trainer:
         Raises:
             NonFiniteError: An action, observation or reward is not finite; or a loss, gradient or temperature, and
                 the run is told to raise.
+            BrokenEnvError: The environments failed for good; what was learned has been saved.
         """
         try:
             self._run(stop)
@@ -163,13 +166,28 @@ class Trainer:
             action = self._act()
         check_action(action, self.env.spec.task_names)
         with self.stopwatch("environments"):
-            step = self.env.step(action)
+            step = self._step_env(action)
         check_step(step, self.env.spec.task_names)
         with self.stopwatch("replay"):
             self.replay.add(self.obs, action, step)
         self._episodes.add(step)
         self.obs = step.obs.copy()
         self.step_count += self.steps_per_vector_step
+
+    def _step_env(self, action: Float[np.ndarray, "task env action"]) -> Step:
+        try:
+            return self.env.step(action)
+        except BrokenEnvError as failure:
+            if self._saved_at != self.step_count:
+                self._save_what_was_learned(failure)
+            raise
+
+    def _save_what_was_learned(self, failure: Exception) -> None:
+        """Save since environments failed: that must not cost what was learned since the last checkpoint."""
+        try:
+            self.save()
+        except (OSError, NonFiniteError) as other:
+            failure.add_note(f"(and it could not be saved: {other})")
 
     def _act(self) -> Float[np.ndarray, "task env action"]:
         """Act at random during warm-up, with the exploring policy afterwards."""
@@ -235,6 +253,7 @@ class Trainer:
                 values |= _to_numpy({k: v for k, v in self._metrics.items() if not k.endswith("_nonfinite")})
                 values |= _to_numpy(self.agent.diagnose(self._diagnostic_batch()) | self._transference.pop())
             values["skipped_updates"] = float(self.skipped_updates)
+            values["worker_restarts"] = float(self._restarts)
             self._recorder.training(self.step_count, self.update_count, values)
 
     def _diagnostic_batch(self) -> Any:
@@ -252,10 +271,7 @@ class Trainer:
             except Exception as failure:
                 failure.add_note("in the evaluation")
                 if not isinstance(failure, NonFiniteActionError):
-                    try:  # an environment failed: what was learned since the last checkpoint must not be lost
-                        self.save()
-                    except (OSError, NonFiniteError) as other:
-                        failure.add_note(f"(and it could not be saved: {other})")
+                    self._save_what_was_learned(failure)
                 raise
         self._evaluated_at = self.step_count
         self._saved_at = None  # a checkpoint of this step does not know of the evaluation yet
@@ -277,11 +293,17 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------------ state
 
+    @property
+    def _restarts(self) -> int:
+        """Workers of the run's environments replaced so far."""
+        return self._earlier_restarts + self.env.worker_restarts
+
     def _state(self) -> dict[str, Any]:
         return {
             "step_count": self.step_count,
             "update_count": self.update_count,
             "skipped_updates": self.skipped_updates,
+            "worker_restarts": self._restarts,
             "evaluated_at": self._evaluated_at,
             "warmup_generator": self._warmup_generator.bit_generator.state,
             "episodes": self._episodes.state_dict(),
@@ -293,6 +315,7 @@ class Trainer:
         state = checkpoint.load(folder, "trainer")
         self.step_count, self.update_count = state["step_count"], state["update_count"]
         self.skipped_updates, self._evaluated_at = state["skipped_updates"], state["evaluated_at"]
+        self._earlier_restarts = state["worker_restarts"]
         self._warmup_generator.bit_generator.state = state["warmup_generator"]
         self._episodes.load_state_dict(state["episodes"])
         self._transference.load_state_dict(state["transference"], self.device)

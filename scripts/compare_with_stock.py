@@ -109,6 +109,11 @@ class UntilSolved:
         """Names and sizes."""
         return self._env.spec
 
+    @property
+    def worker_restarts(self) -> int:
+        """Those of the environments."""
+        return self._env.worker_restarts
+
     def reset(self, goal: np.ndarray | None = None) -> np.ndarray:
         """Begin a new round of episodes."""
         self._is_open = np.ones((self.spec.num_tasks, self.spec.envs_per_task), dtype=bool)

@@ -1,15 +1,22 @@
+import os
+import signal
+
 import numpy as np
 import pytest
 
 from mtrl.envs.toy import DIRECTIONS, Toy, make
 from mtrl.evaluator import ENVS_AT_ONCE, evaluate, evaluate_env, spread_goals
 from mtrl.interfaces import EnvSpec, Step
+from tests.envs.harness import vector_env
 
 
 class CountingEnv:
-    """Episodes end after 3 + goal steps; reward is 1 + 10 * task; solved only in the middle step 2 for odd goals."""
+    """Episodes end after 3 + goal steps; reward is 1 + 10 * task; solved only in the middle step 2 for odd goals.
 
-    def __init__(self, envs_per_task):
+    Those with goal 5 break off at their first step, after the first `broken_resets` resets.
+    """
+
+    def __init__(self, envs_per_task, broken_resets=0):
         self.spec = EnvSpec(
             task_names=("a", "b"),
             envs_per_task=envs_per_task,
@@ -19,9 +26,13 @@ class CountingEnv:
             num_goals=8,
         )
         self.started = []
+        self.resets_to_break = broken_resets
+        self.worker_restarts = 0
 
     def reset(self, goal=None):
         assert goal is not None  # an evaluation always says which
+        self.is_breaking = self.resets_to_break > 0
+        self.resets_to_break -= 1
         self.goal = goal.copy()
         self.started += [tuple(pair) for pair in np.stack([np.indices(goal.shape)[0], goal], -1).reshape(-1, 2)]
         self.time = np.zeros(goal.shape, dtype=int)
@@ -34,13 +45,11 @@ class CountingEnv:
         success = ((self.time == 2) & (self.goal % 2 == 1)) | is_next_episode
         goal = self.goal.copy()
         reward = np.where(is_next_episode, 1000.0, 1.0) + 10 * np.arange(2)[:, None]
-        valid = ~((goal == 5) & (self.time == 1))
-        self.time[ended] = -50  # the next episode, which must not count
+        valid = ~((goal == 5) & (self.time == 1) & self.is_breaking)
+        self.time[ended | ~valid] = -50  # the next episode, which must not count
         obs = self.time[..., None].astype(np.float32)
-        never = np.zeros_like(ended)
-        return Step(
-            obs, obs, reward.astype(np.float32), ended, never, success, goal, valid, np.zeros((*valid.shape, 0))
-        )
+        no_info = np.zeros((*valid.shape, 0))
+        return Step(obs, obs, reward.astype(np.float32), ended, ~valid, success, goal, valid, no_info)
 
     def get_state(self):
         return {}
@@ -69,9 +78,44 @@ def test_every_goal_of_every_task_is_run_once_and_lands_in_its_place(envs_per_ta
     assert not result.success_at_end.any()  # solved in the middle only
 
 
-def test_an_episode_with_an_invalid_step_counts_as_failed():
-    result = evaluate_env(CountingEnv(1), no_action, np.array([5, 7]))
-    assert result.success.tolist() == [[False, True], [False, True]]
+@pytest.mark.parametrize("envs_per_task", [1, 2, 3])
+def test_an_episode_that_broke_off_is_run_again_and_counts_once(envs_per_task, caplog):
+    goals, reported = np.array([0, 5, 6, 5, 7]), []
+    env = CountingEnv(envs_per_task, broken_resets=-(-5 // envs_per_task))  # all of the first pass
+    result = evaluate_env(env, no_action, goals, reported.append)
+    np.testing.assert_allclose(result.returns, np.outer([1, 11], 3 + goals))
+    assert (result.success == (goals % 2 == 1)).all()
+    assert sum(reported) == 2 * 5
+    assert not caplog.messages
+
+
+def test_an_episode_that_broke_off_twice_counts_as_failed_and_is_named(caplog):
+    result = evaluate_env(CountingEnv(2, broken_resets=100), no_action, np.array([5, 7, 5]))
+    assert result.success.tolist() == [[False, True, False], [False, True, False]]
+    assert caplog.messages == [f"task {t!r}: episodes broke off twice and count as failed, goals 5, 5" for t in "ab"]
+
+
+def test_a_worker_lost_in_an_evaluation_changes_none_of_its_numbers():
+    calls = []
+
+    def act_and_kill(obs):
+        calls.append(obs)
+        if len(calls) in (2, 7):  # in the middle of the first round of 3 steps, and when the third begins
+            os.kill(env.process_ids[1], signal.SIGKILL)
+        return np.zeros((*obs.shape[:2], 1), dtype=np.float32)
+
+    goals = np.arange(6)
+    with vector_env(workers=2) as healthy:
+        expected = evaluate_env(healthy, no_action, goals)
+    with vector_env(workers=2) as env:
+        found = evaluate_env(env, act_and_kill, goals)
+        assert env.worker_restarts == 2
+    assert len(calls) == 3 * (
+        3 + 1
+    )  # the episodes of environment 1 with goals 1 and 5, of each task, in a fourth round
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found.success.all()
 
 
 def test_goals_are_spread_over_all_and_always_the_same():

@@ -1,11 +1,23 @@
 import json
+import logging
 import time
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mtrl.loggers import Console, JsonLines, Progress, TensorBoard, _limit, duration, flatten, heat_map
+from mtrl.loggers import (
+    Console,
+    JsonLines,
+    Progress,
+    TensorBoard,
+    _limit,
+    duration,
+    flatten,
+    heat_map,
+    show_warnings,
+)
+from tests.test_train import unchanged_process  # noqa: F401 - a fixture
 
 TASKS = ("reach", "push")
 VALUES = {"success": np.array([0.25, 1.0]), "speed": 3.5, "cosine": np.array([[1.0, -0.5], [-0.5, 1.0]])}
@@ -151,3 +163,15 @@ def test_progress_is_one_line_on_a_terminal_and_gone_at_the_end(capsys, monkeypa
     assert error.startswith("\r\033[K0/2,000 episodes\r\033[K1/2,000 episodes | ")
     assert error.endswith(" left\r\033[K")
     assert "\n" not in error
+
+
+def test_warnings_are_lines_on_standard_error_and_come_once(capsys, monkeypatch):
+    for _ in range(2):
+        show_warnings()
+    logger = logging.getLogger("mtrl.envs.worker_pool")
+    logger.warning("worker %d restarted", 1)
+    logger.debug("with a long traceback")
+    assert capsys.readouterr() == ("", "warning: worker 1 restarted\n")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    logger.warning("worker 2 restarted")
+    assert capsys.readouterr().err == "\r\033[Kwarning: worker 2 restarted\n"  # over the line that tells the progress

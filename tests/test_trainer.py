@@ -279,26 +279,47 @@ def test_the_budget_is_two_million_steps_per_task_by_default(tmp_path):
     trainer.close()
 
 
+def step_of_first_task(success, reward, ended, valid=True):
+    column = np.zeros((2, 1))
+    return Step(
+        obs=column[..., None].astype(np.float32),
+        final_obs=column[..., None].astype(np.float32),
+        reward=np.array([[reward], [0.0]], dtype=np.float32),
+        terminated=np.zeros((2, 1), dtype=bool),
+        truncated=np.array([[ended], [False]]),
+        success=np.array([[success], [True]]),
+        goal=np.zeros((2, 1), dtype=np.int64),
+        valid=np.array([[valid], [True]]),
+        info=np.zeros((2, 1, 0)),
+    )
+
+
+def test_episodes_that_broke_off_are_neither_failed_nor_solved():
+    statistics = EpisodeStatistics(num_tasks=2, envs_per_task=1)
+    # A solved episode of return 1 + 2 breaks off; then one of return 4, not solved; then one of 8 breaks off.
+    for success, reward, ended, valid in (
+        (True, 1.0, False, True),
+        (False, 2.0, False, True),
+        (False, np.nan, True, False),
+        (False, 4.0, True, True),
+        (False, 8.0, False, True),
+        (False, 0.0, True, False),
+    ):
+        statistics.add(step_of_first_task(success, reward, ended, valid))
+    values = statistics.pop()
+    np.testing.assert_array_equal(values["train_success"], [0, np.nan])
+    np.testing.assert_array_equal(values["train_return"], [4, np.nan])
+    np.testing.assert_array_equal(values["invalid_steps"], [2, 0])
+    statistics.add(step_of_first_task(False, 0.0, True, False))
+    np.testing.assert_array_equal(statistics.pop()["invalid_steps"], [3, 0])  # in the whole run
+
+
 def test_episode_statistics_count_any_success_and_whole_returns():
     statistics = EpisodeStatistics(num_tasks=2, envs_per_task=1)
 
-    def step(success, reward, ended):
-        column = np.zeros((2, 1))
-        return Step(
-            obs=column[..., None].astype(np.float32),
-            final_obs=column[..., None].astype(np.float32),
-            reward=np.array([[reward], [0.0]], dtype=np.float32),
-            terminated=np.zeros((2, 1), dtype=bool),
-            truncated=np.array([[ended], [False]]),
-            success=np.array([[success], [True]]),
-            goal=np.zeros((2, 1), dtype=np.int64),
-            valid=np.ones((2, 1), dtype=bool),
-            info=np.zeros((2, 1, 0)),
-        )
-
     # Two episodes of the first task: returns 1 + 2 + 4 = 7, solved in the middle; then 8, not solved.
     for success, reward, ended in ((False, 1.0, False), (True, 2.0, False), (False, 4.0, True), (False, 8.0, True)):
-        statistics.add(step(success, reward, ended))
+        statistics.add(step_of_first_task(success, reward, ended))
     values = statistics.pop()
     np.testing.assert_array_equal(values["train_success"], [0.5, np.nan])
     np.testing.assert_array_equal(values["train_return"], [7.5, np.nan])

@@ -27,7 +27,10 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class SharedArrays:
-    """Views of one block of memory. The parent writes `action` and `goal`, the workers the rest of their own rows."""
+    """Views of one block of memory.
+
+    The parent writes `action`, `goal` and `broken`, the workers the rest of their own rows.
+    """
 
     rows: Shaped[np.ndarray, " row"]
     """All of the following but `info` and `progress`, as structures of `row_type`."""
@@ -40,7 +43,10 @@ class SharedArrays:
     success: Bool[np.ndarray, " row"]
     valid: Bool[np.ndarray, " row"]
     goal: Int[np.ndarray, " row"]
-    """The goal of the next episode, whenever that begins."""
+    """The goal of the next episode, whenever that begins. Between steps that of the present one, which is begun again
+    where its worker is lost."""
+    broken: Bool[np.ndarray, " row"]
+    """Whether the episode was lost with its worker: the next step is none, but begins a new one."""
     info: Float[np.ndarray, "row info"]
     progress: Int[np.ndarray, " worker"]
     """The row a worker is busy with, or `IDLE`: tells which environment hangs or crashed the process."""
@@ -72,6 +78,7 @@ def attach(descriptor: int, sizes: Sizes) -> SharedArrays:
         success=rows["success"],
         valid=rows["valid"],
         goal=rows["goal"],
+        broken=rows["broken"],
         info=np.ndarray((sizes.rows, len(sizes.info_names)), np.float64, memory, offset=rows.nbytes),
         progress=np.ndarray(sizes.workers, np.int64, memory, offset=_num_bytes(sizes) - 8 * sizes.workers),
     )
@@ -89,6 +96,7 @@ def row_type(obs_dim: int, action_dim: int) -> np.dtype:
         ("success", np.bool_),
         ("valid", np.bool_),
         ("goal", np.int64),
+        ("broken", np.bool_),
     ]
     return np.dtype(fields, align=True)
 

@@ -124,6 +124,11 @@ class Toy:
         """Names and sizes."""
         return self._spec
 
+    @property
+    def worker_restarts(self) -> int:
+        """None: there are no workers."""
+        return 0
+
     def reset(self, goal: Int[np.ndarray, "task env"] | None = None) -> Float[np.ndarray, "task env obs"]:
         """Start a new episode everywhere.
 

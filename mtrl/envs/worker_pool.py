@@ -1,40 +1,44 @@
-"""Start worker processes, ask them all, and end them: in order, at a failure, or when the parent ends.
-
-Plain child processes instead of `multiprocessing`: its workers import the user's main module (and with it torch, 200 MB
-each), need a main guard in every script, and leave a fork server and a resource tracker behind. These inherit two
-descriptors, a connection and the shared memory, and end when the first closes. POSIX only.
-"""
+"""Start worker processes, ask them all, replace those that fail, and end them: in order, or when the parent ends."""
 
 import contextlib
-import json
+import logging
 import os
 import pickle
 import select
-import signal
 import subprocess
-import sys
-import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe
-from typing import Any
+from typing import Any, NamedTuple
 
+from mtrl.envs.child import Child, start
 from mtrl.envs.shared_arrays import IDLE, SharedArrays, Sizes, allocate, attach
-from mtrl.envs.worker_process import STEP, SUCCESS, TERMINAL_SIGNALS, Command, EnvFactory, Job, Reply
-
-BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[5]); from mtrl.envs.worker_process import main; main()"
-"""A worker finds modules where its parent does, tests and user code included."""
-
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+from mtrl.envs.worker_process import STEP, SUCCESS, Command, EnvFactory, Job, Reply
+from mtrl.interfaces import BrokenEnvError
 
 CLOSE_SECONDS = 5.0
 """How long an orderly end may take before the processes are killed."""
 
+MAX_RESTARTS = 3
+"""A machine short of memory kills a worker now and then, and that must not end a run of days; but what comes again at
+once is a fault of the environment or of the machine, and somebody has to look at it."""
 
-class WorkerError(RuntimeError):
-    """A worker process failed, died or hung. All workers of that vector environment have been ended.
+RESTART_SECONDS = 600.0
+"""The time within which there may be so many. Long enough to notice a worker that fails once in an episode."""
+
+STOPPED_SECONDS = 1.0
+"""So much this process must have overslept to have been stopped itself, as by Ctrl-Z, which stops the workers too."""
+
+MAX_SHOWN = 3
+"""Environments that a message names where any of them may be to blame."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class WorkerError(BrokenEnvError):
+    """A worker process failed, died or hung: at the start, or once too often. All workers have been ended.
 
     The first line of the message says what happened to which environment; a traceback may follow.
     """
@@ -57,19 +61,28 @@ class Rows:
         return f"task {self.task_names[task]!r}, env {env}"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Worker:
-    index: int
-    rows: tuple[int, ...]
-    process: subprocess.Popen[bytes]
-    connection: Connection
+class _Failure(NamedTuple):
+    headline: str
+    """What happened to which environment."""
+    traceback: str = ""
 
 
 class WorkerPool:
-    """Processes that hold all environments between them."""
+    """Processes that hold all environments between them.
+
+    One that fails is replaced: its environments are built anew and begin new episodes with the goals in `arrays.goal`,
+    their rows are marked in `arrays.broken`, and it is asked again what it did not answer.
+    """
 
     def __init__(
-        self, rows: Rows, sizes: Sizes, make_env: EnvFactory, *, timeout: float, startup_timeout: float
+        self,
+        rows: Rows,
+        sizes: Sizes,
+        make_env: EnvFactory,
+        *,
+        timeout: float,
+        startup_timeout: float,
+        max_restarts: int = MAX_RESTARTS,
     ) -> None:
         """Start `sizes.workers` processes and build all environments in them.
 
@@ -79,32 +92,31 @@ class WorkerPool:
             make_env: Called in the worker for each of its environments.
             timeout: Seconds any command may take.
             startup_timeout: Seconds until all environments must be built.
+            max_restarts: Workers that may be replaced within `RESTART_SECONDS`.
         """
+        self.num_restarts = 0
+        """Workers replaced so far."""
         self._rows = rows
-        self._timeout = timeout
-        self._workers: list[_Worker] = []
-        self._by_descriptor: dict[int, _Worker] = {}
-        self._poller = select.poll()
+        self._timeout, self._startup_timeout, self._max_restarts = timeout, startup_timeout, max_restarts
+        self._failed_at: deque[float] = deque()
+        self._failure: WorkerError | None = None
+        self._workers: list[Child] = []
         self._owner = os.getpid()
-        self._finalizer = weakref.finalize(self, _end, self._workers, self._owner)
-        memory = allocate(sizes)
+        self._memory = allocate(sizes)
+        self._finalizer = weakref.finalize(self, _end, self._workers, self._memory, self._owner)
+        dealt = [tuple(range(len(rows)))[index :: sizes.workers] for index in range(sizes.workers)]
         try:
-            self.arrays: SharedArrays = attach(memory, sizes)
-            for index in range(sizes.workers):
-                worker = _start(index, tuple(range(len(rows)))[index :: sizes.workers], memory)
-                self._workers.append(worker)
-                self._by_descriptor[worker.connection.fileno()] = worker
-                self._poller.register(worker.connection, select.POLLIN)
+            self.arrays: SharedArrays = attach(self._memory, sizes)
+            self._jobs = [
+                pickle.dumps(
+                    Job(worker=index, rows=own, envs_per_task=rows.envs_per_task, make_env=make_env, sizes=sizes)
+                )
+                for index, own in enumerate(dealt)
+            ]
+            self._start(dealt)
         except BaseException:
             self._finalizer()
             raise
-        finally:
-            os.close(memory)
-        jobs = [
-            Job(worker=worker.index, rows=worker.rows, envs_per_task=rows.envs_per_task, make_env=make_env, sizes=sizes)
-            for worker in self._workers
-        ]
-        self._exchange("start", [pickle.dumps(job) for job in jobs], startup_timeout)
 
     @property
     def is_closed(self) -> bool:
@@ -112,18 +124,23 @@ class WorkerPool:
         return not self._finalizer.alive
 
     @property
+    def has_failed(self) -> bool:
+        """Whether they have ended because they failed too often."""
+        return self._failure is not None
+
+    @property
     def process_ids(self) -> tuple[int, ...]:
-        """The workers' process ids."""
+        """The workers' process ids; that of a worker changes when it is replaced."""
         return tuple(worker.process.pid for worker in self._workers)
 
     def ask(self, command: Command) -> list[Any]:
         """Send the command to all workers and return their results.
 
         Raises:
-            WorkerError: A worker failed, died, or did not answer in time. The pool is closed then.
+            WorkerError: Workers failed, died, or did not answer in time, once too often. The pool is closed then.
         """
         order = STEP if command is Command.STEP else pickle.dumps((command, None))
-        return self._exchange(command.value, [order] * len(self._workers), self._timeout)
+        return self._ask(command, dict.fromkeys(range(len(self._workers)), order), self._timeout)
 
     def ask_rows(self, command: Command, payload: Sequence[Any], *, timeout: float | None = None) -> list[Any]:
         """Send each worker the command with the items of `payload` that belong to its rows. Else like `ask`.
@@ -134,8 +151,8 @@ class WorkerPool:
             timeout: Seconds it may take, if not as long as others.
         """
         parts = [{row: payload[row] for row in worker.rows} for worker in self._workers]
-        messages = [pickle.dumps((command, part)) for part in parts]
-        return self._exchange(command.value, messages, self._timeout if timeout is None else timeout)
+        messages = {index: pickle.dumps((command, part)) for index, part in enumerate(parts)}
+        return self._ask(command, messages, self._timeout if timeout is None else timeout)
 
     def close(self) -> None:
         """End all processes. Safe to call twice; does nothing in a fork of the process that started them."""
@@ -146,110 +163,175 @@ class WorkerPool:
         finally:
             self._finalizer()
 
-    def _exchange(self, what: str, messages: Sequence[bytes], timeout: float) -> list[Any]:
+    # ------------------------------------------------------------------------------------------------- questions
+
+    def _start(self, dealt: Sequence[tuple[int, ...]]) -> None:
+        self.arrays.progress[:] = IDLE
+        for index, rows in enumerate(dealt):
+            self._workers.append(start(index, rows, self._memory))
+        _, failures = self._exchange("start", dict(enumerate(self._jobs)), self._startup_timeout)
+        for failure in failures.values():
+            raise WorkerError(_message(*failure))
+
+    def _ask(self, command: Command, messages: Mapping[int, bytes], timeout: float) -> list[Any]:
+        if self._failure is not None:
+            raise self._failure
         if self.is_closed:
             raise RuntimeError("the vector environment is closed")
         try:
-            for worker, message in zip(self._workers, messages, strict=True):
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died; `_receive` says how
-                    worker.connection.send_bytes(message)
-            return self._collect(what, timeout)
-        except BaseException:  # an interrupted exchange cannot be continued: answers would be taken for others
+            results, failures = self._exchange(command.value, messages, timeout)
+            while failures:
+                self._replace(failures)
+                unanswered = {index: messages[index] for index in failures}
+                answers, failures = self._exchange(command.value, unanswered, timeout)
+                results |= answers
+        except BaseException as error:  # an interrupted exchange cannot be continued: answers would be taken for others
+            self._failure = error if isinstance(error, WorkerError) else None
             self._finalizer()
             raise
+        return [results[index] for index in range(len(self._workers))]
 
-    def _collect(self, what: str, timeout: float) -> list[Any]:
+    def _exchange(
+        self, what: str, messages: Mapping[int, bytes], timeout: float
+    ) -> tuple[dict[int, Any], dict[int, _Failure]]:
+        """Send messages to workers and wait for all answers; return results and failures by worker."""
+        failures: dict[int, _Failure] = {}
+        asked = []
+        for index, message in messages.items():
+            try:
+                self._workers[index].channel.send(message, timeout)
+            except TimeoutError:
+                failures[index] = self._describe_hang(index, what, timeout)
+                continue
+            except ConnectionError:
+                pass  # it died; receiving says how
+            asked.append(index)
+        results, others = self._collect(what, asked, timeout)
+        return results, failures | others
+
+    def _collect(self, what: str, asked: Sequence[int], timeout: float) -> tuple[dict[int, Any], dict[int, _Failure]]:
+        results: dict[int, Any] = {}
+        failures: dict[int, _Failure] = {}
+        poller = select.poll()
+        pending = {self._workers[index].channel.fileno(): index for index in asked}
+        for descriptor in pending:
+            poller.register(descriptor, select.POLLIN)
         deadline = time.monotonic() + timeout
-        pending = dict.fromkeys(self._workers)
-        results: list[Any] = [None] * len(self._workers)
         while pending:
-            ready = self._poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            began = time.monotonic()
+            wait = max(0.0, deadline - began)
+            ready = poller.poll(wait * 1000)
+            if not ready and time.monotonic() - began - wait > STOPPED_SECONDS:
+                deadline = time.monotonic() + timeout
+                continue
             if not ready:
-                raise WorkerError(self._describe_hang(list(pending), what, timeout))
+                return results, failures | {i: self._describe_hang(i, what, timeout) for i in pending.values()}
             for descriptor, _ in ready:
-                worker = self._by_descriptor[descriptor]
-                results[worker.index] = self._receive(worker, what)  # raises if it answered before and then died
-                pending.pop(worker)
-        return results
+                index = pending.pop(descriptor)
+                poller.unregister(descriptor)
+                answer = self._receive(index, what, timeout, deadline)
+                if isinstance(answer, _Failure):
+                    failures[index] = answer
+                else:
+                    results[index] = answer
+        return results, failures
 
-    def _receive(self, worker: _Worker, what: str) -> Any:
+    def _receive(self, index: int, what: str, timeout: float, deadline: float) -> Any:
+        worker = self._workers[index]
         try:
-            answer = worker.connection.recv_bytes()
-        except (EOFError, ConnectionResetError):
-            raise WorkerError(self._describe_death(worker)) from None
+            answer = worker.channel.receive(deadline - time.monotonic())
+        except TimeoutError:
+            return self._describe_hang(index, what, timeout)
+        except ConnectionError:
+            return _Failure(f"{self._where(worker)}: {worker} {worker.how_it_ended()}")
         if answer == SUCCESS:
             return None
         reply: Reply = pickle.loads(answer)
-        if reply.failure is not None:
-            where = self._rows.describe(reply.row) if reply.row != IDLE else "no environment"
-            raise WorkerError(f"{where}: {what!r} failed in {_name(worker)}: {reply.failure}")
-        return reply.result
+        if reply.failure is None:
+            return reply.result
+        where = self._rows.describe(reply.row) if reply.row != IDLE else "no environment"
+        headline, _, traceback = reply.failure.partition("\n\n")
+        return _Failure(f"{where}: {what!r} failed in {worker}: {headline}", traceback)
 
-    def _describe_hang(self, workers: list[_Worker], what: str, timeout: float) -> str:
-        lines = [f"{self._where(worker)}: {_name(worker)} hangs" for worker in workers]
-        return f"no answer to {what!r} within {timeout:g} s. " + "; ".join(lines)
+    # -------------------------------------------------------------------------------------------------- failures
 
-    def _describe_death(self, worker: _Worker) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.process.wait(timeout=1.0)
-        code = worker.process.returncode
-        how = "closed its connection" if code is None else f"ended with exit code {code}"
-        if code is not None and code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-        return f"{self._where(worker)}: {_name(worker)} {how}"
+    def _replace(self, failures: Mapping[int, _Failure]) -> None:
+        """End workers that failed and start others, until they hold their environments and have begun episodes.
 
-    def _where(self, worker: _Worker) -> str:
+        Raises:
+            WorkerError: There have been too many failures.
+        """
+        while failures:
+            began = time.monotonic()
+            self._count(failures)
+            for index in failures:
+                self._workers[index].end()
+                self.arrays.progress[index] = IDLE
+                self._workers[index] = start(index, self._workers[index].rows, self._memory)
+            jobs = {index: self._jobs[index] for index in failures}
+            built, not_built = self._exchange("start", jobs, self._startup_timeout)
+            reset = dict.fromkeys(built, pickle.dumps((Command.RESET, None)))
+            begun, not_begun = self._exchange(Command.RESET.value, reset, self._timeout)
+            for index in begun:
+                self._report(self._workers[index], failures[index], time.monotonic() - began)
+            failures = not_built | not_begun
+
+    def _count(self, failures: Mapping[int, _Failure]) -> None:
+        now = time.monotonic()
+        while self._failed_at and now - self._failed_at[0] > RESTART_SECONDS:
+            self._failed_at.popleft()
+        for failure in failures.values():
+            self._failed_at.append(now)
+            if len(self._failed_at) > self._max_restarts:
+                addition = f", failure {len(self._failed_at)} within {RESTART_SECONDS / 60:g} minutes"
+                raise WorkerError(_message(failure.headline + addition, failure.traceback))
+
+    def _report(self, worker: Child, failure: _Failure, seconds: float) -> None:
+        self.num_restarts += 1
+        self.arrays.broken[list(worker.rows)] = True
+        _LOGGER.warning(
+            "%s; restarted as pid %d in %.1f s with new episodes, failure %d of the %d that are survived in %g minutes",
+            *(failure.headline, worker.process.pid, seconds),
+            *(len(self._failed_at), self._max_restarts, RESTART_SECONDS / 60),
+        )
+        _LOGGER.debug(failure.traceback)
+
+    def _describe_hang(self, index: int, what: str, timeout: float) -> _Failure:
+        worker = self._workers[index]
+        how = f"hangs, no answer to {what!r} within {timeout:g} s"
+        if worker.process.poll() is not None:  # and something that it started holds its end of the connection open
+            how = worker.how_it_ended()
+        return _Failure(f"{self._where(worker)}: {worker} {how}")
+
+    def _where(self, worker: Child) -> str:
         row = int(self.arrays.progress[worker.index])
         if row != IDLE:
             return self._rows.describe(row)
-        return "while idle, holding " + "; ".join(self._rows.describe(row) for row in worker.rows)
+        shown = [self._rows.describe(row) for row in worker.rows[:MAX_SHOWN]]
+        more = f"; and {len(worker.rows) - MAX_SHOWN} more" if len(worker.rows) > MAX_SHOWN else ""
+        return f"while idle, holding {'; '.join(shown)}{more}"
 
 
-def _name(worker: _Worker) -> str:
-    return f"worker {worker.index} (pid {worker.process.pid})"
+def _message(headline: str, traceback: str) -> str:
+    return f"{headline}\n\n{traceback}" if traceback else headline
 
 
-def _start(index: int, rows: tuple[int, ...], memory: int) -> _Worker:
-    ours, theirs = Pipe()
-    # The death signal follows the starting thread, not the process: ask for it only where both end together.
-    signal_on_death = sys.platform == "linux" and threading.current_thread() is threading.main_thread()
-    numbers = (theirs.fileno(), memory, os.getpid(), int(signal_on_death))
-    with theirs, _terminal_signals_blocked():
-        process = subprocess.Popen(
-            [sys.executable, "-c", BOOTSTRAP, *map(str, numbers), json.dumps(sys.path)],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), memory),
-            env=os.environ | ONE_THREAD,
-        )
-    return _Worker(index=index, rows=rows, process=process, connection=ours)
-
-
-@contextlib.contextmanager
-def _terminal_signals_blocked() -> Iterator[None]:
-    """Shield the processes started meanwhile until they can ignore these signals themselves: they inherit the mask."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _close_orderly(workers: list[_Worker]) -> None:
+def _close_orderly(workers: list[Child]) -> None:
     for worker in workers:
         with contextlib.suppress(OSError):
-            worker.connection.send((Command.CLOSE, None))
+            worker.channel.send(pickle.dumps((Command.CLOSE, None)), CLOSE_SECONDS)
     deadline = time.monotonic() + CLOSE_SECONDS
     for worker in workers:
         with contextlib.suppress(subprocess.TimeoutExpired):
             worker.process.wait(max(0.0, deadline - time.monotonic()))
 
 
-def _end(workers: list[_Worker], owner: int) -> None:
+def _end(workers: list[Child], memory: int, owner: int) -> None:
     """Kill what still runs and collect every process; does nothing in a fork of the owner."""
     if os.getpid() != owner:
         return
     for worker in workers:
         worker.process.kill()
     for worker in workers:
-        worker.process.wait()
-        worker.connection.close()
+        worker.end()
+    os.close(memory)

@@ -9,18 +9,19 @@ import os
 import pickle
 import select
 import signal
+import socket
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
+from mtrl.envs.channel import Channel
 from mtrl.envs.shared_arrays import IDLE, SharedArrays, Sizes, attach
 
 PR_SET_PDEATHSIG = 1
@@ -152,7 +153,7 @@ SUCCESS = pickle.dumps(Reply())
 
 
 def main() -> None:
-    """Serve the parent until it closes the connection or ends. The arguments come from `worker_pool`."""
+    """Serve the parent until it closes the connection or ends. The arguments come from `child`."""
     connection_descriptor, memory_descriptor, parent, signal_on_death = map(int, sys.argv[1:5])
     for number in TERMINAL_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -160,13 +161,14 @@ def main() -> None:
     if signal_on_death:
         _die_with(parent)
     threading.Thread(target=_exit_at_hangup, args=(connection_descriptor,), daemon=True).start()
-    connection = Connection(connection_descriptor)
+    channel = Channel(socket.socket(fileno=connection_descriptor))
+    message = channel.receive()
     try:
-        job = connection.recv()
+        job = pickle.loads(message)
     except Exception as failure:  # noqa: BLE001 - whatever unpickling raises is the parent's to report
-        connection.send(Reply(failure=_describe(failure)))
+        channel.send(pickle.dumps(Reply(failure=_describe(failure))))
         return
-    _serve(connection, _Worker(job, attach(memory_descriptor, job.sizes)))
+    _serve(channel, _Worker(job, attach(memory_descriptor, job.sizes)))
 
 
 def _die_with(parent: int) -> None:
@@ -183,7 +185,7 @@ def _exit_at_hangup(descriptor: int) -> None:
     os._exit(1)
 
 
-def _serve(connection: Connection, worker: "_Worker") -> None:
+def _serve(channel: Channel, worker: "_Worker") -> None:
     handlers = {
         Command.STEP: worker.step,
         Command.RESET: worker.reset,
@@ -198,12 +200,12 @@ def _serve(connection: Connection, worker: "_Worker") -> None:
             reply = Reply(handler(payload))
         except Exception as failure:  # noqa: BLE001 - whatever an environment raises is the parent's to report
             reply = Reply(failure=_describe(failure), row=worker.busy_with)
-        connection.send_bytes(SUCCESS if reply.result is None and not reply.failure else pickle.dumps(reply))
+        channel.send(SUCCESS if reply.result is None and not reply.failure else pickle.dumps(reply))
         if handler == worker.close or reply.failure:
             return
         try:
-            order = connection.recv_bytes()
-        except EOFError:  # the parent has ended
+            order = channel.receive()
+        except ConnectionError:  # the parent has ended
             return
         if order == STEP:
             handler, payload = worker.step, None
@@ -245,7 +247,16 @@ class _Worker:
 
     def step(self, _: None) -> None:
         arrays = self._arrays
-        if self._step_all():
+        is_broken = arrays.broken.any()
+        broken = {row: arrays.obs[row].copy() for row in self._envs if is_broken and arrays.broken[row]}
+        has_ended = len(broken) < len(self._envs) and self._step_all()  # the action may be what broke them all
+        for row, obs in broken.items():
+            arrays.final_obs[row] = obs
+            arrays.reward[row] = 0
+            arrays.terminated[row] = arrays.success[row] = arrays.valid[row] = False
+            arrays.truncated[row] = True
+            arrays.info[row] = 0
+        if has_ended or broken:
             ended = [row for row in self._envs if arrays.terminated[row] or arrays.truncated[row]]
             for row in self._mark(ended):
                 arrays.obs[row] = self._envs[row].reset(int(arrays.goal[row]))

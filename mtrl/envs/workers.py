@@ -1,5 +1,6 @@
 """A vector environment over worker processes, for any suite that can offer a `SingleEnv`."""
 
+import logging
 import os
 from collections.abc import Sequence
 from types import TracebackType
@@ -9,13 +10,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from mtrl.envs.shared_arrays import Sizes
-from mtrl.envs.worker_pool import Rows, WorkerError, WorkerPool
+from mtrl.envs.worker_pool import MAX_RESTARTS, Rows, WorkerError, WorkerPool
 from mtrl.envs.worker_process import Command, EnvFactory, RenderingError, View
 from mtrl.interfaces import EnvSpec, Step
 from mtrl.registry import check_name
 from mtrl.seeding import numpy_generator
 
 __all__ = ["RenderingError", "WorkerError", "WorkerVectorEnv", "usable_cores"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def usable_cores() -> int:
@@ -30,6 +33,10 @@ class WorkerVectorEnv:
 
     The results do not depend on the number of workers. Every environment draws its goals from a stream of its own,
     named after its task, so they depend neither on the other tasks. All returned arrays are copies.
+
+    A worker that dies, hangs or raises is replaced. Its environments begin new episodes with their next goals; the step
+    that reports it says in their rows that it is not `valid`, and all other rows are as if nothing had happened. What
+    happened is logged as a warning. Workers that fail once too often end the environment with a `WorkerError`.
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class WorkerVectorEnv:
         workers: int | None = None,
         timeout: float = 60.0,
         startup_timeout: float = 300.0,
+        max_restarts: int = MAX_RESTARTS,
     ) -> None:
         """Start the processes and build all environments.
 
@@ -51,10 +59,16 @@ class WorkerVectorEnv:
             workers: Processes; the number of usable cores by default, and never more than environments.
             timeout: Seconds that one step, reset, picture or other command may take before its worker counts as hung.
             startup_timeout: Seconds that building the environments, or restoring them, may take.
+            max_restarts: Workers that may be replaced within ten minutes; one more failure is a `WorkerError`.
+
+        Raises:
+            ValueError: A number is out of range.
+            WorkerError: An environment cannot be built.
         """
-        for name, value in (("envs_per_task", spec.envs_per_task), ("workers", 1 if workers is None else workers)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected 1 or more")
+        least = {"envs_per_task": (spec.envs_per_task, 1), "workers": (workers, 1), "max_restarts": (max_restarts, 0)}
+        for name, (value, minimum) in least.items():
+            if value is not None and value < minimum:
+                raise ValueError(f"{name} is {value}, expected {minimum} or more")
         self._spec = spec
         self._shape = (spec.num_tasks, spec.envs_per_task)
         rows = Rows(task_names=spec.task_names, envs_per_task=spec.envs_per_task)
@@ -73,7 +87,9 @@ class WorkerVectorEnv:
         self._draw_next_goals(np.ones(len(rows), np.bool_))
         self._has_started = False
         self._timeout, self._startup_timeout = timeout, startup_timeout
-        self._pool = WorkerPool(rows, sizes, make_env, timeout=timeout, startup_timeout=startup_timeout)
+        self._pool = WorkerPool(
+            rows, sizes, make_env, timeout=timeout, startup_timeout=startup_timeout, max_restarts=max_restarts
+        )
 
     @property
     def spec(self) -> EnvSpec:
@@ -82,8 +98,13 @@ class WorkerVectorEnv:
 
     @property
     def process_ids(self) -> tuple[int, ...]:
-        """The workers' process ids."""
+        """The workers' process ids; that of a worker changes when it is replaced."""
         return self._pool.process_ids
+
+    @property
+    def worker_restarts(self) -> int:
+        """Workers replaced so far."""
+        return self._pool.num_restarts
 
     def reset(self, goal: Int[np.ndarray, "task env"] | None = None) -> Float[np.ndarray, "task env obs"]:
         """Start a new episode everywhere.
@@ -93,16 +114,14 @@ class WorkerVectorEnv:
 
         Raises:
             ValueError: `goal` has another shape than (task, env) or is no index of a goal.
-            WorkerError: A worker failed, died or hung.
+            WorkerError: Workers failed, died or hung once too often.
         """
         if goal is None:
             self._goal[:] = self._next_goal
             self._draw_next_goals(np.ones_like(self._goal, np.bool_))
         else:
             self._goal[:] = self._checked_goal(goal)
-        self._pool.arrays.goal[:] = self._goal
-        self._pool.ask(Command.RESET)
-        self._has_started = True
+        self._begin_episodes()
         return self._obs()
 
     def step(self, action: Float[np.ndarray, "task env action"]) -> Step:
@@ -112,7 +131,7 @@ class WorkerVectorEnv:
 
         Raises:
             ValueError: An action is not finite or the array has the wrong shape.
-            WorkerError: A worker failed, died or hung.
+            WorkerError: Workers failed, died or hung once too often.
         """
         self._require_started()
         arrays = self._pool.arrays
@@ -134,14 +153,19 @@ class WorkerVectorEnv:
         if has_ended.any():
             self._goal[has_ended] = self._next_goal[has_ended]
             self._draw_next_goals(has_ended)
+        arrays.goal[:] = self._goal
+        arrays.broken[:] = False
         return step
 
     def get_state(self) -> dict[str, Any]:
-        """Return everything that determines the future, as plain types and arrays; also in mid-episode."""
+        """Return everything that determines the future, as plain types and arrays; also in mid-episode.
+
+        Where a worker is found to have failed, its episodes are begun again, and the next step says that they are not
+        `valid`, also one after `set_state`. Where all workers have failed for good, the goals to come are still known,
+        and `set_state` begins new episodes everywhere.
+        """
         self._require_started()
-        states: dict[int, dict[str, Any]] = {}
-        for part in self._pool.ask(Command.GET_STATE):
-            states |= part
+        states = self._states_of_envs()
         return {
             "task_names": list(self._spec.task_names),
             "envs_per_task": self._spec.envs_per_task,
@@ -149,7 +173,8 @@ class WorkerVectorEnv:
             "next_goal": self._next_goal.copy(),
             "goal_streams": [stream.bit_generator.state for stream in self._goal_streams],
             "obs": self._pool.arrays.obs.copy(),
-            "envs": [states[row] for row in range(len(self._goal))],
+            "broken": self._pool.arrays.broken.copy(),
+            "envs": states,
         }
 
     def set_state(self, state: dict[str, Any]) -> Float[np.ndarray, "task env obs"]:
@@ -157,18 +182,25 @@ class WorkerVectorEnv:
 
         Raises:
             ValueError: The state belongs to other tasks or another number of environments.
-            WorkerError: A worker failed, died or hung.
+            WorkerError: Workers failed, died or hung once too often.
         """
         found = (tuple(state["task_names"]), state["envs_per_task"])
         expected = (self._spec.task_names, self._spec.envs_per_task)
         if found != expected:
             raise ValueError(f"the state is of tasks and envs per task {found}, expected {expected}")
-        self._pool.ask_rows(Command.SET_STATE, state["envs"], timeout=self._startup_timeout)
         self._goal[:] = state["goal"]
         self._next_goal[:] = state["next_goal"]
         for stream, stream_state in zip(self._goal_streams, state["goal_streams"], strict=True):
             stream.bit_generator.state = stream_state
+        if state["envs"] is None:
+            _LOGGER.warning("the episodes were lost with the environments' processes; new ones begin")
+            self._begin_episodes()
+            self._pool.arrays.broken[:] = True
+            return self._obs()
+        self._pool.arrays.goal[:] = self._goal
+        self._pool.ask_rows(Command.SET_STATE, state["envs"], timeout=self._startup_timeout)
         self._pool.arrays.obs[:] = state["obs"]
+        self._pool.arrays.broken[:] = state["broken"]
         self._has_started = True
         return self._obs()
 
@@ -225,6 +257,25 @@ class WorkerVectorEnv:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _begin_episodes(self) -> None:
+        self._pool.arrays.goal[:] = self._goal
+        self._pool.ask(Command.RESET)
+        self._pool.arrays.broken[:] = False
+        self._has_started = True
+
+    def _states_of_envs(self) -> list[dict[str, Any]] | None:
+        """Return the state of every row, None where the workers have failed for good."""
+        states: dict[int, dict[str, Any]] = {}
+        was_known = self._pool.has_failed
+        try:
+            for part in self._pool.ask(Command.GET_STATE):
+                states |= part
+        except WorkerError as failure:
+            if not was_known:
+                _LOGGER.warning("%s; all episodes are lost", str(failure).partition("\n")[0])
+            return None
+        return [states[row] for row in range(len(self._goal))]
 
     def _obs(self) -> Float[np.ndarray, "task env obs"]:
         return self._pool.arrays.obs.reshape(*self._shape, -1).copy()

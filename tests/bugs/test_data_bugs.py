@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mtrl.agents.mtsac import MTSAC
-from mtrl.envs.worker_pool import WorkerPool
+from mtrl.envs.worker_pool import MAX_RESTARTS, WorkerPool
 from mtrl.envs.workers import WorkerVectorEnv
 from mtrl.interfaces import EnvSpec, Step
 from mtrl.replay import Replay
@@ -26,6 +26,7 @@ from tests.bugs.clockwork import (
     next_step,
 )
 from tests.bugs.collecting import Bug, collect, stored_rows
+from tests.envs.fault_injection import FaultyFactory
 
 NUM_TASKS, NUM_ENVS = 3, 2
 VECTOR_STEPS = 25
@@ -71,6 +72,32 @@ def every_row_is_a_step_of_its_simulator() -> None:
     assert all(row.next_obs[CLOCK] == row.obs[CLOCK] + 1 for row in rows), "a row during which no time passed"
     assert sorted((row.task, int(row.obs[ENV]), int(row.obs[CLOCK])) for row in rows) == expected, "rows are missing"
     assert replay.size.sum() == len(expected), "rows are stored twice"
+
+
+def failures_leave_true_transitions() -> None:
+    """Where workers die and hang and simulations break down, every row is still a step of one episode, and what is
+    valid is stored once."""
+    factory = FaultyFactory(make_env=clockwork, seed=0, p_crash=0.01, p_hang=0.005, p_nan=0.02)
+    env = WorkerVectorEnv(SPEC, factory, seed=0, workers=2, timeout=2.0, max_restarts=100)
+    num_valid, step = [], env.step
+
+    def step_and_count(action: np.ndarray) -> Step:
+        found = step(action)
+        num_valid.append(found.valid.sum())
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(env, "step", step_and_count)
+        replay = collect(env, vector_steps=60).replay
+    assert env.worker_restarts > MAX_RESTARTS
+    rows = stored_rows(replay)
+    for row in rows:
+        assert row.next_obs[MARK] == row.obs[MARK] + 1, "next_obs is not the next of its episode"
+        assert row.next_obs[CLOCK] == row.obs[CLOCK] + 1, "next_obs is of another process"
+        assert row.next_obs[[ENV, GOAL]].equal(row.obs[[ENV, GOAL]]), "next_obs is of another episode"
+        assert row.next_obs[ACTION] == row.action, "next_obs does not follow from the action"
+        assert row.reward == row.next_obs[MARK] + row.obs[ENV] / 8, "the reward is not that of the step"
+    assert len(rows) == replay.size.sum() == sum(num_valid), "what is stored is not what is valid"
 
 
 def time_limits_bootstrap() -> None:
@@ -164,6 +191,18 @@ def autoreset_is_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def rows_of_a_lost_worker_count_as_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker is replaced, and what is stored does not know of it. Not published: others do not replace workers, but
+    the same happens where an environment resets itself in mid-episode, as MuJoCo does."""
+    add = Replay.add
+
+    def add_all(self: Replay, obs: np.ndarray, action: np.ndarray, step: Step) -> None:
+        is_lost = ~step.valid & np.isfinite(step.final_obs).all(-1)
+        add(self, obs, action, step._replace(valid=step.valid | is_lost))
+
+    monkeypatch.setattr(Replay, "add", add_all)
+
+
 def all_tasks_share_one_goal_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Meta-World's make_mt_envs gives every environment the same seed, and so the same sequence of goal indices."""
     monkeypatch.setattr("mtrl.envs.workers.numpy_generator", lambda seed, *name: numpy_generator(seed, "goal"))
@@ -215,6 +254,7 @@ FACTS = [
     every_successor_is_the_true_one,
     arrays_may_be_reused,
     every_row_is_a_step_of_its_simulator,
+    failures_leave_true_transitions,
     time_limits_bootstrap,
     every_row_lies_under_its_task,
     a_full_ring_holds_the_newest,
@@ -224,6 +264,7 @@ BUGS = [
     Bug(the_reset_observation_is_the_next_observation, every_successor_is_the_true_one, "not the next of its episode"),
     Bug(truncation_is_termination, time_limits_bootstrap, "bootstrap stops elsewhere"),
     Bug(autoreset_is_a_step, every_row_is_a_step_of_its_simulator, "during which no time passed"),
+    Bug(rows_of_a_lost_worker_count_as_steps, failures_leave_true_transitions, "next_obs is not the next"),
     Bug(all_tasks_share_one_goal_stream, every_env_visits_goals_of_its_own, "share their goals"),
     Bug(copies_of_a_task_share_one_goal_stream, every_env_visits_goals_of_its_own, "share their goals"),
     Bug(the_ring_never_becomes_full, a_full_ring_holds_the_newest, "10 rows, expected the newest 20"),

@@ -86,6 +86,40 @@ class SlowlyRestoredEnv(CountingEnv):
         time.sleep(3600)
 
 
+class StubbornEnv(CountingEnv):
+    """Raises in the method of that name, always: in task 1, environment 0, or everywhere in steps whose action is 1."""
+
+    def __init__(self, task: int, env: int, method: str) -> None:
+        super().__init__(task, env)
+        self.method = method if method == "step" or (task, env) == (1, 0) else ""
+
+    def reset(self, goal: int) -> np.ndarray:
+        if self.method == "reset":
+            _divide_by_zero()
+        return super().reset(goal)
+
+    def step(self, action: np.ndarray) -> Transition:
+        if self.method == "step" and action[0] == 1:
+            _divide_by_zero()
+        return super().step(action)
+
+    def get_state(self) -> dict[str, Any]:
+        if self.method == "get_state":
+            _divide_by_zero()
+        return super().get_state()
+
+
+class SlowEnv(CountingEnv):
+    """Takes 0.1 s for a step in task 1, as long as it runs."""
+
+    def step(self, action: np.ndarray) -> Transition:
+        if self.task == 1:
+            start = time.process_time()
+            while time.process_time() < start + 0.1:
+                pass
+        return super().step(action)
+
+
 class InspectingEnv(CountingEnv):
     """Its observation tells whether torch is imported, the thread setting and the process id."""
 
@@ -126,6 +160,10 @@ def slowly_restored(task: int, env: int) -> SingleEnv:
     return SlowlyRestoredEnv(task, env)
 
 
+def slow(task: int, env: int) -> SingleEnv:
+    return SlowEnv(task, env)
+
+
 def exiting(task: int, env: int) -> SingleEnv:
     return MisbehavingEnv(task, env, lambda: os._exit(7))
 
@@ -134,6 +172,18 @@ def raising_at_construction(task: int, env: int) -> SingleEnv:
     if (task, env) == (1, 1):
         _divide_by_zero()
     return CountingEnv(task, env)
+
+
+def raising_at_reset(task: int, env: int) -> SingleEnv:
+    return StubbornEnv(task, env, "reset")
+
+
+def raising_at_actions(task: int, env: int) -> SingleEnv:
+    return StubbornEnv(task, env, "step")
+
+
+def raising_at_get_state(task: int, env: int) -> SingleEnv:
+    return StubbornEnv(task, env, "get_state")
 
 
 def _divide_by_zero() -> float:

@@ -58,7 +58,7 @@ STEP_FAULTS: dict[str, Callable[[Transition], Transition]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaultyFactory:
+class FailingFactory:
     """Builds the environments; picklable."""
 
     fault: str
@@ -67,13 +67,13 @@ class FaultyFactory:
     at_reset: int
 
     def __call__(self, task: int, env: int) -> SingleEnv:
-        return FaultyEnv(task, env, self)
+        return FailingEnv(task, env, self)
 
 
-class FaultyEnv(CountingEnv):
+class FailingEnv(CountingEnv):
     """Behaves until its time has come."""
 
-    def __init__(self, task: int, env: int, how: FaultyFactory) -> None:
+    def __init__(self, task: int, env: int, how: FailingFactory) -> None:
         super().__init__(task, env)
         self.at_step, self.at_reset = how.at_step, how.at_reset
         self.fault = how.fault if (task, env) == (1, how.env) else ""
@@ -110,18 +110,21 @@ def make(
     engine: str,
     info: bool,
 ) -> "WorkerVectorEnv":
-    """Build the suite `faulty_FAULT`, failing in the run, or `faulty_FAULT_in_evaluation`."""
+    """Build the suite `faulty_FAULT`, failing for good in the run, `faulty_FAULT_in_evaluation` or `faulty_FAULT_once`.
+
+    In the last one the worker is replaced, and what comes instead does not live long enough to fail.
+    """
     from mtrl.envs.workers import WorkerVectorEnv
     from tests.envs.harness import make_spec
 
     del whole, goal_seed, engine, info
     fault = name.removeprefix("faulty_")
-    in_evaluation = fault.endswith("_in_evaluation")
-    factory = FaultyFactory(
-        fault=fault.removesuffix("_in_evaluation"),
+    in_evaluation, once = fault.endswith("_in_evaluation"), fault.endswith("_once")
+    factory = FailingFactory(
+        fault=fault.removesuffix("_in_evaluation").removesuffix("_once"),
         env=2 if in_evaluation else 1,
         at_step=2 if in_evaluation else FAILING_STEP,
         at_reset=1 if in_evaluation else FIRST_RESET,
     )
     spec = make_spec(tasks or make_spec().task_names, envs_per_task)
-    return WorkerVectorEnv(spec, factory, seed=seed, workers=workers, timeout=TIMEOUT)
+    return WorkerVectorEnv(spec, factory, seed=seed, workers=workers, timeout=TIMEOUT, max_restarts=1 if once else 0)

@@ -1,5 +1,6 @@
-"""How worker processes fail and end: an error that names the environment, and nothing left behind."""
+"""How worker processes fail for good and end: an error that names the environment, and nothing left behind."""
 
+import contextlib
 import gc
 import os
 import signal
@@ -28,10 +29,30 @@ from mtrl.envs.worker_process import Command
 from tests.envs.fakes import hanging
 rows = Rows(task_names=("north", "east", "south"), envs_per_task=2)
 sizes = Sizes(rows=6, obs_dim=4, action_dim=1, workers=2)
-pool = WorkerPool(rows, sizes, hanging, timeout=60, startup_timeout=60)
+pool = WorkerPool(rows, sizes, hanging, timeout=60, startup_timeout=60, max_restarts=10**6)
 pool.ask(Command.RESET)
 print(*pool.process_ids, flush=True)
 {then}
+"""
+
+
+REPLACING = """
+import itertools, os, signal
+for turn in itertools.count():
+    os.kill(pool.process_ids[turn % 2], signal.SIGKILL)
+    pool.ask(Command.RESET)
+"""
+
+
+STOPPED = """
+import os, signal
+from tests.envs.harness import vector_env
+from tests.envs.fakes import slow
+from tests.envs.test_worker_pool import STAY
+with vector_env(slow, workers=2, timeout=3.0) as env:
+    env.reset()
+    print("stepping", flush=True)
+    print(env.step(STAY).valid.all(), env.worker_restarts, flush=True)
 """
 
 
@@ -44,13 +65,13 @@ def shared_memory_names():
 
 
 def assert_fails(make_env, match, **options):
-    with vector_env(make_env, workers=2, **options) as env:
+    with vector_env(make_env, workers=2, max_restarts=0, **options) as env:
         env.reset()
         env.step(STAY)
         with pytest.raises(WorkerError, match=match) as error:
             env.step(STAY)
         assert wait_until_gone(env.process_ids)
-        with pytest.raises(RuntimeError, match="closed"):
+        with pytest.raises(WorkerError, match=match):
             env.step(STAY)
     return str(error.value)
 
@@ -74,7 +95,7 @@ def test_an_exiting_worker_is_reported_with_task_env_and_code():
 
 
 def test_a_hanging_worker_is_reported_with_task_and_env():
-    assert_fails(hanging, "'step' within 0.5 s.*task 'east', env 0.*hangs", timeout=0.5)
+    assert_fails(hanging, "task 'east', env 0: worker 0 .* hangs, no answer to 'step' within 0.5 s", timeout=0.5)
 
 
 def test_restoring_may_take_as_long_as_starting():
@@ -86,7 +107,7 @@ def test_restoring_may_take_as_long_as_starting():
 
 
 def test_a_killed_worker_is_reported_with_its_tasks():
-    with vector_env(workers=2) as env:
+    with vector_env(workers=2, max_restarts=0) as env:
         env.reset()
         os.kill(env.process_ids[1], signal.SIGKILL)
         start = time.monotonic()
@@ -94,6 +115,14 @@ def test_a_killed_worker_is_reported_with_its_tasks():
             env.step(STAY)
         assert time.monotonic() - start < 5
         assert wait_until_gone(env.process_ids)
+
+
+def test_of_many_environments_that_may_be_to_blame_three_are_named():
+    with vector_env(spec=make_spec(envs_per_task=3), max_restarts=0) as env:
+        env.reset()
+        os.kill(env.process_ids[0], signal.SIGKILL)
+        with pytest.raises(WorkerError, match=r"'north', env 1; task 'north', env 2; and 6 more: worker 0"):
+            env.step(STAY.repeat(2, axis=1)[:, :3])
 
 
 def test_an_interrupted_step_ends_the_workers():
@@ -178,9 +207,9 @@ def test_an_env_outlives_the_thread_that_made_it():
         assert env.step(STAY).valid.all()
 
 
-def start_parent(then):
+def start_parent(then, **variables):
     command = [sys.executable, "-c", PARENT.format(then=then)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | variables
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     pids = tuple(map(int, process.stdout.readline().split()))
@@ -201,6 +230,50 @@ def test_a_killed_parent_leaves_no_workers(then):
     process.kill()
     process.wait()
     assert wait_until_gone(pids)
+
+
+def process_ids_with(mark):
+    """Return the processes that have inherited the mark in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return tuple(found)
+
+
+@pytest.mark.parametrize("turn", [0, 1, *(pytest.param(turn, marks=pytest.mark.slow) for turn in range(2, 20))])
+def test_a_parent_killed_while_it_replaces_workers_leaves_none(turn):
+    mark, names = f"mtrl-test-{os.getpid()}-{turn}", shared_memory_names()
+    process, _ = start_parent(REPLACING, MTRL_TEST_MARK=mark)
+    assert process.pid in process_ids_with(mark)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=np.random.default_rng(turn).uniform(0, 1.0))  # a few replacements, or half of one
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 5
+    while process_ids_with(mark):
+        assert time.monotonic() < deadline
+    assert shared_memory_names() <= names
+
+
+@pytest.mark.slow
+def test_workers_stopped_together_with_their_parent_do_not_hang():
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "stepping\n"
+    os.killpg(process.pid, signal.SIGSTOP)  # as Ctrl-Z does
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=4.5)  # longer than a step may take
+    os.killpg(process.pid, signal.SIGCONT)
+    output, _ = process.communicate(timeout=30)
+    assert output == "True 0\n"
 
 
 def test_a_parent_that_just_ends_leaves_no_workers():
