@@ -259,15 +259,19 @@ class WorkerPool:
         """End workers that failed and start others, until they hold their environments and have begun episodes.
 
         Raises:
-            WorkerError: There have been too many failures.
+            WorkerError: There have been too many failures, or the system starts no more processes.
         """
         while failures:
             began = time.monotonic()
             self._count(failures)
-            for index in failures:
+            for index, failure in failures.items():
                 self._workers[index].end()
                 self.arrays.progress[index] = IDLE
-                self._workers[index] = start(index, self._workers[index].rows, self._memory)
+                try:
+                    self._workers[index] = start(index, self._workers[index].rows, self._memory)
+                except OSError as problem:
+                    addition = f", and no other could be started: {problem}"
+                    raise WorkerError(_message(failure.headline + addition, failure.traceback)) from problem
             jobs = {index: self._jobs[index] for index in failures}
             built, not_built = self._exchange("start", jobs, self._startup_timeout)
             reset = dict.fromkeys(built, pickle.dumps((Command.RESET, None)))

@@ -165,7 +165,9 @@ def test_a_state_asked_of_a_lost_worker_is_that_of_new_episodes_which_the_next_s
         kill(env, 1)
         state = as_tensors(env.get_state())
         np.testing.assert_array_equal(state["broken"].reshape(SHAPE), OF_WORKER_1)
-        time = state["obs"].reshape(3, 2, 4)[..., TIME]
+        obs = state["obs"].reshape(3, 2, 4)
+        np.testing.assert_array_equal(obs[..., GOAL], story.goal)
+        time = obs[..., TIME]
         np.testing.assert_array_equal(time, np.where(OF_WORKER_1, 0, 1))
         np.testing.assert_array_equal([part["time"][0] for part in state["envs"]], time.reshape(-1))
         step = story.step()  # their own next goals included
@@ -195,6 +197,19 @@ def test_one_failure_more_than_are_survived_ends_all_with_the_last_traceback():
     )
     assert "in _divide_by_zero" in details
     assert again.value is error.value
+
+
+def test_where_the_system_starts_no_more_processes_the_failure_is_for_good(monkeypatch):
+    def refuse(index, rows, memory):
+        raise OSError(12, "Cannot allocate memory")
+
+    with vector_env(workers=2) as env:
+        env.reset()
+        monkeypatch.setattr(worker_pool, "start", refuse)
+        kill(env, 0)
+        with pytest.raises(WorkerError, match=r"SIGKILL, and no other could be started: .*Cannot allocate memory"):
+            env.step(STAY)
+        assert wait_until_gone(env.process_ids)
 
 
 def test_failures_of_long_ago_do_not_count(monkeypatch):
