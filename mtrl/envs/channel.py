@@ -14,7 +14,8 @@ _LENGTH = struct.Struct("!Q")
 _LAST_SECONDS = 1.0
 """What a message may take to arrive that has begun to, where no time is left."""
 
-_MOST_AT_ONCE = 1 << 20
+_MOST_AT_ONCE = 4096
+"""Bytes read in one go. Most messages are shorter, and room for more would cost more than reading them."""
 
 
 class Channel:
