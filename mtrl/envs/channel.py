@@ -37,7 +37,7 @@ class Channel:
             TimeoutError: The other end did not take it within `seconds`.
             ConnectionError: The other end is closed.
         """
-        rest = memoryview(_LENGTH.pack(len(message)) + message)
+        rest = memoryview(frame(message))
         deadline = None if seconds is None else time.monotonic() + seconds
         while rest:
             try:
@@ -68,6 +68,10 @@ class Channel:
         del received[:end]
         return message
 
+    def put_back(self, content: bytes) -> None:
+        """Let `receive` begin with what someone else has read from the descriptor."""
+        self._received += content
+
     def close(self) -> None:
         """Close this end."""
         self._end.close()
@@ -77,6 +81,11 @@ class Channel:
         poller.register(self._end, event)
         if not poller.poll(None if deadline is None else max(deadline - time.monotonic(), 0.0) * 1000):
             raise TimeoutError
+
+
+def frame(message: bytes) -> bytes:
+    """Return a message as it travels."""
+    return _LENGTH.pack(len(message)) + message
 
 
 def open_pair() -> tuple[Channel, socket.socket]:

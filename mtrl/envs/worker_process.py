@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
-from mtrl.envs.channel import Channel
+from mtrl.envs.channel import Channel, frame
 from mtrl.envs.shared_arrays import IDLE, SharedArrays, Sizes, attach
 
 PR_SET_PDEATHSIG = 1
@@ -71,6 +71,17 @@ class SingleEnv(Protocol):
         ...
 
 
+class Batch(NamedTuple):
+    """What steps all environments of a process."""
+
+    step: Callable[[], bool]
+    """Steps each once and says whether an episode ended."""
+    serve: Callable[[int, bytes, bytes], bytes | None] | None
+    """Where there is a shorter way to go on: given the descriptor, a framed `STEP` and a framed `SUCCESS`, steps,
+    answers and waits for the next order as long as that is to step. Returns what else arrived, or None where an
+    episode ended: that is not answered yet."""
+
+
 @runtime_checkable
 class BatchedEnv(SingleEnv, Protocol):
     """A `SingleEnv` that can be stepped together with all others of its kind in a process."""
@@ -78,8 +89,8 @@ class BatchedEnv(SingleEnv, Protocol):
     @staticmethod
     def batch(
         envs: Mapping[int, Any], rows: Shaped[np.ndarray, " row"], progress: Int[np.ndarray, " worker"], worker: int
-    ) -> Callable[[], bool]:
-        """Return a function that steps environments and says whether an episode ended.
+    ) -> Batch:
+        """Return what steps environments together.
 
         Args:
             envs: By row.
@@ -152,6 +163,12 @@ SUCCESS = pickle.dumps(Reply())
 """The answer to it."""
 
 
+class Answered(NamedTuple):
+    """In the place of a result: the answer has been sent already, and this has been read since."""
+
+    received: bytes
+
+
 def main() -> None:
     """Serve the parent until it closes the connection or ends. The arguments come from `child`."""
     connection_descriptor, memory_descriptor, parent, signal_on_death = map(int, sys.argv[1:5])
@@ -168,7 +185,7 @@ def main() -> None:
     except Exception as failure:  # noqa: BLE001 - whatever unpickling raises is the parent's to report
         channel.send(pickle.dumps(Reply(failure=_describe(failure))))
         return
-    _serve(channel, _Worker(job, attach(memory_descriptor, job.sizes)))
+    _serve(channel, _Worker(job, attach(memory_descriptor, job.sizes), channel.fileno()))
 
 
 def _die_with(parent: int) -> None:
@@ -200,7 +217,10 @@ def _serve(channel: Channel, worker: "_Worker") -> None:
             reply = Reply(handler(payload))
         except Exception as failure:  # noqa: BLE001 - whatever an environment raises is the parent's to report
             reply = Reply(failure=_describe(failure), row=worker.busy_with)
-        channel.send(SUCCESS if reply.result is None and not reply.failure else pickle.dumps(reply))
+        if isinstance(reply.result, Answered):
+            channel.put_back(reply.result.received)
+        else:
+            channel.send(SUCCESS if reply.result is None and not reply.failure else pickle.dumps(reply))
         if handler == worker.close or reply.failure:
             return
         try:
@@ -222,11 +242,12 @@ def _describe(failure: Exception) -> str:
 class _Worker:
     """The environments of one process."""
 
-    def __init__(self, job: Job, arrays: SharedArrays) -> None:
+    def __init__(self, job: Job, arrays: SharedArrays, descriptor: int) -> None:
         self._job = job
         self._arrays = arrays
         self._envs: dict[int, SingleEnv] = {}
-        self._step_all: Callable[[], bool] = self._step_each
+        self._descriptor = descriptor
+        self._batch = Batch(self._step_each, None)
 
     @property
     def busy_with(self) -> int:
@@ -239,17 +260,23 @@ class _Worker:
         kinds = {type(env) for env in self._envs.values()}
         kind = kinds.pop()
         if not kinds and issubclass(kind, BatchedEnv):
-            self._step_all = kind.batch(self._envs, self._arrays.rows, self._arrays.progress, self._job.worker)
+            self._batch = kind.batch(self._envs, self._arrays.rows, self._arrays.progress, self._job.worker)
 
     def reset(self, _: None) -> None:
         for row in self._mark(self._envs):
             self._arrays.obs[row] = self._envs[row].reset(int(self._arrays.goal[row]))
 
-    def step(self, _: None) -> None:
+    def step(self, _: None) -> Answered | None:
         arrays = self._arrays
         is_broken = arrays.broken.any()
         broken = {row: arrays.obs[row].copy() for row in self._envs if is_broken and arrays.broken[row]}
-        has_ended = len(broken) < len(self._envs) and self._step_all()  # the action may be what broke them all
+        if self._batch.serve is not None and not broken:
+            received = self._batch.serve(self._descriptor, frame(STEP), frame(SUCCESS))
+            if received is not None:
+                return Answered(received)
+            has_ended = True
+        else:
+            has_ended = len(broken) < len(self._envs) and self._batch.step()  # the action may be what broke them all
         for row, obs in broken.items():
             arrays.final_obs[row] = obs
             arrays.reward[row] = 0
@@ -260,6 +287,7 @@ class _Worker:
             ended = [row for row in self._envs if arrays.terminated[row] or arrays.truncated[row]]
             for row in self._mark(ended):
                 arrays.obs[row] = self._envs[row].reset(int(arrays.goal[row]))
+        return None
 
     def _step_each(self) -> bool:
         """Step one environment after the other and say whether an episode ended."""

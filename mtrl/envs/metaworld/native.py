@@ -10,7 +10,7 @@ restored.
 
 import ctypes
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 from mtrl.envs.metaworld import kernels
 from mtrl.envs.metaworld.kernels.gripper import Gripper
-from mtrl.envs.metaworld.kernels.loop import Simulation, dot, step_rows
+from mtrl.envs.metaworld.kernels.loop import Simulation, Wire, dot, serve_rows, step_rows
 from mtrl.envs.metaworld.kernels.memory import num_words, pack
 from mtrl.envs.metaworld.kernels.step import Frame
 from mtrl.envs.metaworld.kernels.views import body, gripper
@@ -32,7 +32,7 @@ from mtrl.envs.metaworld.sawyer import UNSTABLE, SawyerEnv
 from mtrl.envs.metaworld.snapshot import take
 from mtrl.envs.metaworld.tasks import ACTION_DIM, OBS_DIM
 from mtrl.envs.shared_arrays import row_type
-from mtrl.envs.worker_process import Transition
+from mtrl.envs.worker_process import Batch, Transition
 
 
 class Host(NamedTuple):
@@ -49,9 +49,7 @@ class Host(NamedTuple):
 def host() -> Host:
     """Return what is true here."""
     library = ctypes.CDLL(str(next(Path(mujoco.__file__).parent.glob("libmujoco*"))))
-    mj_step, mj_forward = (
-        ctypes.cast(function, ctypes.c_void_p).value or 0 for function in (library.mj_step, library.mj_forward)
-    )
+    mj_step, mj_forward = _address(library.mj_step), _address(library.mj_forward)
     vectors = np.random.default_rng(0).normal(size=(100, 3))
     return Host(mj_step, mj_forward, is_fused=all(dot(vector, True) == vector.dot(vector) for vector in vectors))
 
@@ -84,7 +82,7 @@ class NativeSawyerEnv:
         )
         self.words = pack(self._simulation)
         self._resets = ResetCache(task_name, goals)
-        self._step = NativeSawyerEnv.batch({0: self}, self.row, np.zeros(1, np.int64), 0)
+        self._step, _ = NativeSawyerEnv.batch({0: self}, self.row, np.zeros(1, np.int64), 0)
 
     @staticmethod
     def batch(
@@ -92,28 +90,32 @@ class NativeSawyerEnv:
         rows: Shaped[np.ndarray, " row"],
         progress: Int[np.ndarray, " worker"],
         worker: int,
-    ) -> Callable[[], bool]:
-        """Return a function that steps these environments, by row, and says whether an episode ended.
-
-        The environments live in their rows from now on.
-        """
+    ) -> Batch:
+        """Return what steps these environments, by row. They live in their rows from now on."""
         for row, env in envs.items():
             env.row[:], env.row = rows[row : row + 1], rows[row : row + 1]
         places = np.array(list(envs))
         simulations = np.array([env.words.ctypes.data for env in envs.values()], np.uint64)
         unconfirmed = [env for env in envs.values() if hasattr(env.task, "confirm")]
         mj_step, mj_forward, is_fused = host()
+        what = (rows, places, simulations, progress, worker, mj_step, mj_forward, is_fused)
         # Compile it now: in the first step of a run that would look like a worker that hangs.
-        step_rows(rows, places[:0], simulations, progress, worker, mj_step, mj_forward, is_fused)
+        step_rows(rows, places[:0], *what[2:])
+        serve_rows(_wire(-1, b" ", b" "), rows, places[:0], *what[2:])
 
         def step() -> bool:
-            has_ended = step_rows(rows, places, simulations, progress, worker, mj_step, mj_forward, is_fused)
+            has_ended = step_rows(*what)
             for env in unconfirmed:
                 if env.row["success"][0]:
                     env.row["success"] = env.task.confirm(env.stock.env)
             return has_ended
 
-        return step
+        def serve(descriptor: int, order: bytes, answer: bytes) -> bytes | None:
+            wire = _wire(descriptor, order, answer)
+            count = serve_rows(wire, *what)
+            return None if count < 0 else wire.received[:count].tobytes()
+
+        return Batch(step, None if unconfirmed else serve)
 
     def reset(self, goal: int) -> Float[np.ndarray, " obs"]:
         """Start an episode with the goal of that index."""
@@ -173,6 +175,17 @@ class NativeSawyerEnv:
         self._frame.obs[:] = 0
         self._frame.current[:] = env._prev_obs  # noqa: SLF001
         self.row["obs"] = self.stock.last_obs
+
+
+@functools.cache
+def _wire(descriptor: int, order: bytes, answer: bytes) -> Wire:
+    send, recv = (_address(function) for function in (ctypes.CDLL(None).send, ctypes.CDLL(None).recv))
+    as_sent, as_received = (np.frombuffer(bytearray(content), np.uint8) for content in (answer, order))
+    return Wire(send, recv, descriptor, as_received, as_sent, np.zeros(4096, np.uint8))
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 def _warnings(data: mujoco.MjData) -> np.ndarray:

@@ -4,11 +4,11 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int32, Int64, UInt64
+from jaxtyping import Float, Float32, Int, Int32, Int64, UInt8, UInt64
 
 from mtrl.envs.metaworld.kernels.compile import kernel
 from mtrl.envs.metaworld.kernels.gripper import Gripper
-from mtrl.envs.metaworld.kernels.memory import call, call_with_two, fused_multiply_add, unpacker
+from mtrl.envs.metaworld.kernels.memory import call, call_with_two, fused_multiply_add, transfer, unpacker
 from mtrl.envs.metaworld.kernels.step import Frame
 from mtrl.envs.shared_arrays import IDLE
 
@@ -94,6 +94,53 @@ def step_rows(
         has_ended = has_ended or row["truncated"]
     progress[worker] = IDLE
     return has_ended
+
+
+class Wire(NamedTuple):
+    """How a worker answers a step and hears of the next one without Python."""
+
+    send: int
+    recv: int
+    """Addresses of the system's functions."""
+    descriptor: int
+    order: UInt8[np.ndarray, " byte"]
+    """To step, as it arrives."""
+    answer: UInt8[np.ndarray, " byte"]
+    received: UInt8[np.ndarray, " byte"]
+    """Room for what arrives."""
+
+
+@kernel
+def serve_rows(
+    wire: Any,
+    rows: Any,
+    places: Int[np.ndarray, " env"],
+    simulations: UInt64[np.ndarray, " env"],
+    progress: Int[np.ndarray, " worker"],
+    worker: int,
+    mj_step: int,
+    mj_forward: int,
+    is_fused: bool,
+) -> int:
+    """Step, answer and wait for the next order, as long as that is to step.
+
+    Between two runs of the physics nothing else then displaces them from the processor's caches.
+
+    Returns:
+        How many bytes arrived that are another order, or part of one; below 0 where an episode ended, which is not
+        answered yet.
+    """
+    while not step_rows(rows, places, simulations, progress, worker, mj_step, mj_forward, is_fused):
+        size = len(wire.answer)
+        if transfer(wire.send, wire.descriptor, wire.answer.ctypes.data, size) != size:
+            return -1  # Python finds out why
+        count = transfer(wire.recv, wire.descriptor, wire.received.ctypes.data, len(wire.received))
+        if count != len(wire.order):
+            return max(count, 0)
+        for i in range(count):
+            if wire.received[i] != wire.order[i]:
+                return count
+    return -1
 
 
 @kernel

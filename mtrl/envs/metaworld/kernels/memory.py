@@ -101,6 +101,18 @@ def _call_with_two(context: Any, function: Any, first: Any, second: Any) -> Any:
 
 
 @intrinsic
+def _transfer(context: Any, function: Any, descriptor: Any, address: Any, size: Any) -> Any:
+    del context, function, descriptor, address, size
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del context, signature
+        function = ir.FunctionType(_WORD, [_WORD] * 4)
+        return builder.call(builder.inttoptr(arguments[0], function.as_pointer()), [*arguments[1:], _WORD(0)])
+
+    return types.int64(*[types.uint64] * 4), generate
+
+
+@intrinsic
 def _fused_multiply_add(context: Any, a: Any, b: Any, c: Any) -> Any:
     del context, a, b, c
 
@@ -116,6 +128,9 @@ call = cast("Callable[[int, int], None]", _call)
 
 call_with_two = cast("Callable[[int, int, int], None]", _call_with_two)
 """Call the function at an address with two words."""
+
+transfer = cast("Callable[[int, int, int, int], int]", _transfer)
+"""Call `send` or `recv` at an address: (function, descriptor, address, size) -> bytes transferred, below 0 for none."""
 
 fused_multiply_add = cast("Callable[[float, float, float], float]", _fused_multiply_add)
 """Return a * b + c, rounded once."""
