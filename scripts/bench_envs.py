@@ -166,8 +166,8 @@ def one_core_targets(native: Speed, physics: Speed) -> list[str]:
     second = (
         f"- A wake-up of the worker, with {native.rows} rows, costs less than {most:.0f} us beyond their physics: "
         f"{met(beyond_cpu < MOST_OVERHEAD)} in the worker's own CPU time, {1e6 * beyond_cpu:.0f} us; with the parent's "
-        f"part and the way there and back, all on this one core, {met(beyond < MOST_OVERHEAD)}, {1e6 * beyond:.0f} us of "
-        "wall time. (Wall: median over vector steps, each less the physics' time from the same states; CPU: mean; "
+        f"part and the way there and back, all on this one core, {met(beyond < MOST_OVERHEAD)}, {1e6 * beyond:.0f} us "
+        "of wall time. (Wall: median over vector steps, each less the physics' time from the same states; CPU: mean; "
         "parts of a round in which an episode ends are left out.)"
     )
     return [first, second]
