@@ -28,7 +28,7 @@ def run(folder: Path, *argv: str) -> tuple[list, dict]:
     assert {line["kind"] for line in records} == {"train", "evaluation"}
     checkpoint = latest(folder / "checkpoints")
     assert checkpoint is not None
-    return records, {path.stem: load(checkpoint, path.stem) for path in checkpoint.iterdir()}
+    return records, {path.stem: load(checkpoint, path.stem) for path in checkpoint.glob("*.pt")}
 
 
 def assert_same(a: tuple[list, dict], b: tuple[list, dict]) -> None:
