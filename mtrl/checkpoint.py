@@ -7,13 +7,14 @@ under another name, read back from the disk, and renamed; and renamed again befo
 .old-000000012000      complete; one of the same step is taking its place, and counts instead as soon as it has its name
 .partial-000000012000  being written or deleted
 .damaged-000000012000  found damaged when the run was continued from an older one; deleted after the next save
+replay                 rows of the replay in segments that several checkpoints share
 """
 
 import errno
 import io
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,25 +22,31 @@ from typing import Any
 import numpy as np
 import torch
 
-from mtrl import files, manifest
+from mtrl import files, manifest, segments
 from mtrl.manifest import FormatError, Manifest
+from mtrl.segments import Rows, Segment
 
 KEEP = 3
 """Checkpoints kept; older ones are deleted once a newer one is complete."""
 
+_SEGMENTS = "replay"
 _ARRAY = "__ndarray__"
 _OLD = ".old-"
 _PARTIAL = ".partial-"
 _DAMAGED = ".damaged-"
 
 
-def save(folder: Path, step: int, parts: Mapping[str, Any]) -> Path:
+def save(
+    folder: Path, step: int, parts: Mapping[str, Any], rows: Rows | None = None, previous: Path | None = None
+) -> Path:
     """Write a checkpoint atomically, see that it can be read back, and only then delete old ones.
 
     Args:
         folder: Where the run keeps its checkpoints.
         step: Environment steps so far; names the checkpoint.
         parts: File name -> tree of tensors, arrays, numbers, strings, lists, tuples, dicts and None.
+        rows: What is kept in segments besides.
+        previous: The last checkpoint of this run: rows that it has are not written again.
 
     Returns:
         The checkpoint's folder.
@@ -55,9 +62,11 @@ def save(folder: Path, step: int, parts: Mapping[str, Any]) -> Path:
     try:
         partial.mkdir()
         digests = {f"{name}.pt": files.write(partial / f"{name}.pt", [_to_bytes(tree)]) for name, tree in parts.items()}
-        manifest.write(partial, Manifest(step=step, files=digests))
+        before = _segments(previous)
+        after = segments.extend(folder / _SEGMENTS, step, rows, before) if rows else []
+        manifest.write(partial, Manifest(step=step, files=digests, segments=tuple(after)))
         files.sync_folder(partial)
-        _check_written(partial)
+        _check_written(partial, [segment for segment in after if segment not in before])
         if final.exists():
             final.rename(folder / f"{_OLD}{final.name}")
         partial.rename(final)
@@ -118,8 +127,9 @@ def check(checkpoint: Path) -> None:
         FormatError: The checkpoint is of another format.
         FileNotFoundError: One is missing.
     """
-    for name, digest in _manifest(checkpoint).files.items():
-        files.check(checkpoint / name, digest)
+    found = _manifest(checkpoint)
+    _check_files(checkpoint, found)
+    segments.check(checkpoint.parent / _SEGMENTS, found.segments)
 
 
 def load(checkpoint: Path, part: str, device: torch.device | str = "cpu") -> Any:
@@ -137,6 +147,30 @@ def load(checkpoint: Path, part: str, device: torch.device | str = "cpu") -> Any
     if name not in digests:
         raise ValueError(f"{checkpoint} has no part {part!r}, only {', '.join(digests)}")
     return _from_bytes(files.read(checkpoint / name, digests[name]), checkpoint / name, device)
+
+
+def load_rows(checkpoint: Path, rows: Rows) -> None:
+    """Read the rows that a checkpoint keeps in segments.
+
+    Args:
+        checkpoint: The folder.
+        rows: Told already which rows are to be there.
+
+    Raises:
+        FileNotFoundError: The checkpoint is gone, or a segment.
+        ValueError: A file is not as it was written or cannot be read, or rows are in no segment or of another size.
+    """
+    segments.restore(checkpoint.parent / _SEGMENTS, _manifest(checkpoint).segments, rows)
+
+
+def _segments(checkpoint: Path | None) -> tuple[Segment, ...]:
+    """Return the segments of a checkpoint; none where it cannot be read any more."""
+    if checkpoint is None:
+        return ()
+    try:
+        return _manifest(checkpoint).segments
+    except (ValueError, FileNotFoundError):
+        return ()
 
 
 def _manifest(checkpoint: Path) -> Manifest:
@@ -166,25 +200,33 @@ def _has_manifest(checkpoint: Path) -> bool:
     return manifest.NAME in [path.name for path in checkpoint.iterdir()]
 
 
-def _check_written(checkpoint: Path) -> None:
-    """Read a checkpoint back.
+def _check_written(checkpoint: Path, new: Sequence[Segment]) -> None:
+    """Read back what was written for a checkpoint: its own files and new segments.
 
     Raises:
         OSError: It is not what was written.
     """
     try:
-        check(checkpoint)
+        _check_files(checkpoint, _manifest(checkpoint))
+        segments.check(checkpoint.parent / _SEGMENTS, new)
     except (ValueError, FileNotFoundError) as problem:
         raise OSError(errno.EIO, f"it does not read back as it was written ({problem})", str(checkpoint)) from problem
 
 
+def _check_files(checkpoint: Path, found: Manifest) -> None:
+    for name, digest in found.files.items():
+        files.check(checkpoint / name, digest)
+
+
 def _discard_partial(folder: Path) -> None:
-    """Delete what counts for nothing: torn checkpoints, and those whose place another one has taken."""
+    """Delete what counts for nothing: torn checkpoints, those whose place another one has taken, unused segments."""
     for path in folder.glob(f"{_OLD}*"):
         if (folder / path.name.removeprefix(_OLD)).exists():
             _discard(path)
     for path in folder.glob(f"{_PARTIAL}*"):
         shutil.rmtree(path, ignore_errors=True)
+    needed = {segment.name for path in by_step(folder).values() for segment in _segments(path)}
+    segments.discard(folder / _SEGMENTS, needed)
 
 
 def _discard_old(folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mtrl import files
 from mtrl.files import Digest
+from mtrl.segments import Piece, Segment
 
 NAME = "manifest.json"
 
@@ -28,7 +29,9 @@ class Manifest:
 
     step: int
     files: dict[str, Digest] = field(default_factory=dict)
-    """By their place in the checkpoint's folder."""
+    """In the checkpoint's folder, by name."""
+    segments: tuple[Segment, ...] = ()
+    """Of the replay, in a folder that all checkpoints share."""
 
 
 def write(folder: Path, manifest: Manifest) -> None:
@@ -41,6 +44,9 @@ def write(folder: Path, manifest: Manifest) -> None:
         "format": FORMAT,
         "step": manifest.step,
         "files": {name: digest._asdict() for name, digest in manifest.files.items()},
+        "segments": {
+            segment.name: {**segment.digest._asdict(), "pieces": segment.pieces} for segment in manifest.segments
+        },
     }
     files.write(folder / NAME, [_sealed(content).encode()])
 
@@ -61,8 +67,16 @@ def read(folder: Path) -> Manifest:
         )
     return Manifest(
         step=content["step"],
-        files={name: Digest(**digest) for name, digest in content["files"].items()},
+        files={name: _digest(entry) for name, entry in content["files"].items()},
+        segments=tuple(
+            Segment(name, _digest(entry), tuple(Piece(*piece) for piece in entry["pieces"]))
+            for name, entry in content["segments"].items()
+        ),
     )
+
+
+def _digest(entry: dict[str, Any]) -> Digest:
+    return Digest(entry["size"], entry["sha256"])
 
 
 def _sealed(content: dict[str, Any]) -> str:

@@ -73,6 +73,7 @@ class Trainer:
         self.obs = self._load(resume_from) if resume_from else env.reset().copy()
         self._logged_at = self.step_count
         self._saved_at = self.step_count if resume_from else None
+        self._checkpoint = resume_from
         self._stop = StopRequest()
         self._recorder = Recorder(
             run_dir, env.spec.task_names, self.total_steps, stopwatch, self.step_count, self.update_count
@@ -142,9 +143,8 @@ class Trainer:
             NonFiniteError: An update since the last record met a number that is not finite; nothing is written.
         """
         self._check_finite()
-        self._saved_at = self.step_count
         with self.stopwatch("checkpoints"):
-            return checkpoint.save(
+            self._checkpoint = checkpoint.save(
                 self.run_dir / "checkpoints",
                 self.step_count,
                 {
@@ -153,7 +153,11 @@ class Trainer:
                     "env": self.env.get_state(),
                     "trainer": self._state(),
                 },
+                self.replay,
+                self._checkpoint,
             )
+        self._saved_at = self.step_count
+        return self._checkpoint
 
     # ------------------------------------------------------------------------------------------- one vector step
 
@@ -298,6 +302,7 @@ class Trainer:
         self._transference.load_state_dict(state["transference"], self.device)
         self.agent.load_state_dict(checkpoint.load(folder, "agent", self.device))
         self.replay.load_state_dict(checkpoint.load(folder, "replay"))
+        checkpoint.load_rows(folder, self.replay)
         return self.env.set_state(checkpoint.load(folder, "env")).copy()
 
 

@@ -95,7 +95,26 @@ def assert_same_state(a, b):
         assert a == b
 
 
-def everything(trainer):
-    checkpoint = latest(trainer.run_dir / "checkpoints")
+def everything(run_dir):
+    """Return all that the newest checkpoint of a run holds."""
+    checkpoint = latest(run_dir / "checkpoints")
     assert checkpoint is not None
-    return [load(checkpoint, part) for part in ("agent", "replay", "env", "trainer")]
+    parts = {path.stem: load(checkpoint, path.stem) for path in checkpoint.glob("*.pt")}
+    return parts | {"rows": saved_rows(checkpoint)}
+
+
+def saved_rows(checkpoint):
+    """Return the rows that a checkpoint keeps of every task, the oldest first, read without the replay's own code."""
+    state = load(checkpoint, "replay")
+    size, capacity = state["row_bytes"], state["capacity"]
+    found = {}
+    for name, entry in json.loads((checkpoint / "manifest.json").read_text())["segments"].items():
+        content = (checkpoint.parent / "replay" / name).read_bytes()
+        for task, start, stop in entry["pieces"]:
+            for number in range(start, stop):
+                found[task, number], content = content[:size], content[size:]
+        assert not content
+    return [
+        np.array([np.frombuffer(found[task, number], np.float32) for number in range(max(0, n - capacity), n)])
+        for task, n in enumerate(state["added"].tolist())
+    ]

@@ -10,16 +10,28 @@ import torch
 
 from mtrl import checkpoint, manifest
 from mtrl.manifest import FormatError
+from mtrl.replay import Replay
 from tests.test_checkpoint import TREE, assert_equal
+from tests.test_replay import CPU, add, make_spec
 
 PARTS = {"agent": TREE, "env": {"time": 3}}
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
+    """Three checkpoints, the replay's rows in a segment each."""
+    folder = tmp_path / "checkpoints"
+    replay, spec, previous = Replay(make_spec(), 100, CPU, seed=0), make_spec(), None
     for step in (100, 200, 300):
-        checkpoint.save(tmp_path, step, PARTS)
-    return tmp_path
+        add(replay, spec, step)
+        parts = PARTS | {"replay": replay.state_dict()}
+        previous = checkpoint.save(folder, step, parts, replay, previous)
+    return folder
+
+
+def segment(folder: Path, step: int) -> Path:
+    (path,) = (folder / "replay").glob(f"{step:012d}-*")
+    return path
 
 
 def newest(folder: Path) -> Path:
@@ -33,7 +45,7 @@ def flip(path: Path, bit: int) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != "replay")
 
 
 def cut(path: Path) -> None:
@@ -72,6 +84,21 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_used(folder, name, da
     assert checkpoint.latest_whole(folder) == folder / f"{200:012d}"  # without another word
 
 
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [(lambda path: flip(path, 100), "is damaged"), (cut, "is damaged"), (Path.unlink, "is missing")],
+)
+def test_a_damaged_segment_costs_the_checkpoints_that_need_it(folder, damage, words):
+    path = segment(folder, 300)
+    damage(path)
+    with pytest.warns(UserWarning, match=rf"{path.name} {words}.*; using the checkpoint of step 200 instead"):
+        assert checkpoint.latest_whole(folder) == folder / f"{200:012d}"
+    path = segment(folder, 100)
+    damage(path)
+    with pytest.raises(ValueError, match=rf"no checkpoint can be used:\n.*{path.name} {words}"):
+        checkpoint.latest_whole(folder)
+
+
 def test_what_is_damaged_stays_until_the_next_save_and_is_no_checkpoint_any_more(folder):
     flip(newest(folder) / "agent.pt", 3)
     with pytest.warns(UserWarning, match="damaged"):
@@ -92,8 +119,8 @@ def test_several_damaged_ones_are_all_named(folder):
 
 def test_nothing_is_moved_where_all_are_damaged(folder):
     before = names(folder)
-    for path in folder.iterdir():
-        extend(path / "env.pt")
+    for name in before:
+        extend(folder / name / "env.pt")
     with pytest.raises(ValueError, match=r"no checkpoint can be used:\n.*300/env.pt is damaged.*\n.*200/env.*\n.*100/"):
         checkpoint.latest_whole(folder)
     assert names(folder) == before
@@ -101,12 +128,12 @@ def test_nothing_is_moved_where_all_are_damaged(folder):
 
 def test_one_hundred_flipped_bits_are_all_noticed(folder):
     draw = random.Random(0)
-    files = sorted(newest(folder).iterdir())
-    assert [path.name for path in files] == ["agent.pt", "env.pt", "manifest.json"]
+    files = [path.relative_to(folder) for path in (*sorted(newest(folder).iterdir()), segment(folder, 300))]
+    assert [path.name for path in files[:-1]] == ["agent.pt", "env.pt", "manifest.json", "replay.pt"]
     for attempt in range(100):
         trial = folder.with_name(f"trial-{attempt}")
         shutil.copytree(folder, trial)
-        path = newest(trial) / files[attempt % len(files)].name
+        path = trial / files[attempt % len(files)]
         flip(path, draw.randrange(8 * path.stat().st_size))
         with pytest.warns(UserWarning, match=f"{path} is damaged"):
             assert checkpoint.latest_whole(trial) == trial / f"{200:012d}"
@@ -127,7 +154,7 @@ def test_a_checkpoint_under_the_name_of_another_step_is_refused(folder):
 
 
 def test_a_part_that_is_not_there_is_named(folder):
-    with pytest.raises(ValueError, match=r"has no part 'actor', only agent\.pt, env\.pt"):
+    with pytest.raises(ValueError, match=r"has no part 'actor', only agent\.pt, env\.pt, replay\.pt"):
         checkpoint.load(newest(folder), "actor")
     with pytest.raises(FileNotFoundError):
         checkpoint.load(folder / "000000000700", "agent")

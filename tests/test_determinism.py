@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mtrl.checkpoint import latest, load
 from mtrl.train import main
 from tests.aggregators.traits import sees_gradients_of_parameters
+from tests.small_runs import assert_same_state, everything
 from tests.test_train import MUJOCO, TINY, unchanged_process  # noqa: F401 - a fixture
-from tests.test_trainer import assert_same_state
 
 TOY = [
     *("--env", "toy", "--total-steps", "240", "--warmup-steps", "25", "--envs-per-task", "2"),
@@ -26,14 +25,12 @@ def run(folder: Path, *argv: str) -> tuple[list, dict]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     records = [{name: value for name, value in line.items() if not name.startswith(TIMES)} for line in lines]
     assert {line["kind"] for line in records} == {"train", "evaluation"}
-    checkpoint = latest(folder / "checkpoints")
-    assert checkpoint is not None
-    return records, {path.stem: load(checkpoint, path.stem) for path in checkpoint.glob("*.pt")}
+    return records, everything(folder)
 
 
 def assert_same(a: tuple[list, dict], b: tuple[list, dict]) -> None:
     assert a[0] == b[0]
-    assert a[1].keys() == {"agent", "replay", "env", "trainer"}
+    assert a[1].keys() == {"agent", "replay", "rows", "env", "trainer"}
     assert_same_state(a[1], b[1])
 
 
