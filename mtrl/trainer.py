@@ -70,13 +70,20 @@ class Trainer:
         self._nonfinite = NonFiniteUpdates(env.spec.task_names)
         self._evaluated_at = 0
         """Step of the last completed evaluation."""
+        self._logged_at = 0
+        """Step of the last record of training."""
         self.obs = self._load(resume_from) if resume_from else env.reset().copy()
-        self._logged_at = self.step_count
         self._saved_at = self.step_count if resume_from else None
         self._checkpoint = resume_from
         self._stop = StopRequest()
         self._recorder = Recorder(
-            run_dir, env.spec.task_names, self.total_steps, stopwatch, self.step_count, self.update_count
+            run_dir,
+            env.spec.task_names,
+            self.total_steps,
+            stopwatch,
+            self.step_count,
+            self.update_count,
+            checkpoint.load(resume_from, "records") if resume_from else {},
         )
 
     @property
@@ -120,8 +127,11 @@ class Trainer:
         self._finish(stop)
 
     def _finish(self, stop: StopRequest) -> None:
-        """Record and save where the run ends, as far as the last step has not done so."""
-        if self._logged_at != self.step_count:
+        """Record and save where the run ends, as far as the last step has not done so.
+
+        A run that is stopped leaves no record: what it would tell goes into the checkpoint and the next one.
+        """
+        if stop.received is None and self._logged_at != self.step_count:
             self._log()
         if stop.received is None and self.config.eval_every and self._evaluated_at != self.step_count:
             self._evaluate()
@@ -137,9 +147,10 @@ class Trainer:
             part.close()
 
     def save(self) -> Path:
-        """Write a checkpoint of everything.
+        """Write a checkpoint of everything; all records are on the disk before.
 
         Raises:
+            OSError: The disk is full or cannot be written; it names the file. The last checkpoint is as it was.
             NonFiniteError: An update since the last record met a number that is not finite; nothing is written.
         """
         self._check_finite()
@@ -152,6 +163,7 @@ class Trainer:
                     "replay": self.replay.state_dict(),
                     "env": self.env.get_state(),
                     "trainer": self._state(),
+                    "records": self._recorder.flush(),
                 },
                 self.replay,
                 self._checkpoint,
@@ -232,6 +244,7 @@ class Trainer:
     def _log(self) -> None:
         """Write a record of training: the only place where metrics leave the device."""
         self._logged_at = self.step_count
+        self._saved_at = None  # a checkpoint of this step does not know of the record yet
         with self.stopwatch("logging"):
             values: dict[str, float | np.ndarray] = dict(self._episodes.pop())
             if self._metrics:
@@ -286,9 +299,11 @@ class Trainer:
             "step_count": self.step_count,
             "update_count": self.update_count,
             "skipped_updates": self.skipped_updates,
+            "logged_at": self._logged_at,
             "evaluated_at": self._evaluated_at,
             "warmup_generator": self._warmup_generator.bit_generator.state,
             "episodes": self._episodes.state_dict(),
+            "metrics": self._metrics,
             "transference": self._transference.state_dict(),
         }
 
@@ -296,7 +311,9 @@ class Trainer:
         """Restore everything from a checkpoint; return the observations to act on."""
         state = checkpoint.load(folder, "trainer")
         self.step_count, self.update_count = state["step_count"], state["update_count"]
-        self.skipped_updates, self._evaluated_at = state["skipped_updates"], state["evaluated_at"]
+        self.skipped_updates = state["skipped_updates"]
+        self._logged_at, self._evaluated_at = state["logged_at"], state["evaluated_at"]
+        self._metrics = {name: value.to(self.device) for name, value in state["metrics"].items()}
         self._warmup_generator.bit_generator.state = state["warmup_generator"]
         self._episodes.load_state_dict(state["episodes"])
         self._transference.load_state_dict(state["transference"], self.device)
