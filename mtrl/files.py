@@ -11,6 +11,10 @@ from typing import NamedTuple
 _READ_BYTES = 2**20
 
 
+class StorageError(RuntimeError):
+    """A run cannot be saved and does not go on. The message names the file and what is wrong."""
+
+
 class Digest(NamedTuple):
     """What tells the content of a file from any other."""
 
@@ -28,16 +32,19 @@ def write(path: Path, chunks: Iterable[bytes | memoryview]) -> Digest:
     """
     found, size = hashlib.sha256(), 0
     try:
-        with path.open("wb", buffering=0) as file:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o644)
+        try:
             for chunk in chunks:
                 rest = memoryview(chunk).cast("B")
                 found.update(rest)
                 size += len(rest)
                 while rest:  # the last write before a full disk may stop early, and only the next one raises
-                    rest = rest[file.write(rest) :]
-            os.fsync(file.fileno())
+                    rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
             if hasattr(os, "posix_fadvise"):  # whoever checks the file reads it from the disk
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
     except OSError as problem:
         problem.filename = problem.filename or str(path)
         raise

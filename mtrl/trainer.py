@@ -1,5 +1,7 @@
 """The training loop: act, step, store, update, log, evaluate, save."""
 
+import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import Tensor
 from mtrl import checkpoint
 from mtrl.episodes import EpisodeStatistics
 from mtrl.evaluator import MakeEnv, evaluate, spread_goals
+from mtrl.files import StorageError
 from mtrl.interfaces import Agent, Metrics, VectorEnv
 from mtrl.nonfinite import (
     NonFiniteActionError,
@@ -27,6 +30,9 @@ from mtrl.seeding import numpy_generator
 from mtrl.signals import StopRequest
 from mtrl.timing import Stopwatch
 from mtrl.transference import Average
+
+SAVE_AGAIN_SECONDS = 60.0
+"""After a checkpoint that could not be written."""
 
 
 class _StoppedError(Exception):
@@ -75,6 +81,7 @@ class Trainer:
         self.obs = self._load(resume_from) if resume_from else env.reset().copy()
         self._saved_at = self.step_count if resume_from else None
         self._checkpoint = resume_from
+        self._save_again_at = math.inf
         self._stop = StopRequest()
         self._recorder = Recorder(
             run_dir,
@@ -99,6 +106,7 @@ class Trainer:
         Raises:
             NonFiniteError: An action, observation or reward is not finite; or a loss, gradient or temperature, and
                 the run is told to raise.
+            StorageError: The run has ended and cannot be saved. Before its end that is no reason to stop.
         """
         try:
             self._run(stop)
@@ -122,8 +130,8 @@ class Trainer:
                 self._log()
             if self._passed(self.config.eval_every):
                 self._evaluate()
-            if self._passed(self.config.checkpoint_every):
-                self.save()
+            if self._passed(self.config.checkpoint_every) or time.monotonic() >= self._save_again_at:
+                self._try_to_save()
         self._finish(stop)
 
     def _finish(self, stop: StopRequest) -> None:
@@ -136,7 +144,12 @@ class Trainer:
         if stop.received is None and self.config.eval_every and self._evaluated_at != self.step_count:
             self._evaluate()
         if self._saved_at != self.step_count:
-            self.save()
+            try:
+                self.save()
+            except OSError as problem:
+                raise StorageError(
+                    f"the run has ended and cannot be saved: {problem.filename}: {problem.strerror}"
+                ) from problem
         if stop.received is not None:
             self._recorder.say(f"{stop.received.name}: saved at step {self.step_count:,} in {self.run_dir}")
         self._recorder.say(self.stopwatch.budget())
@@ -170,6 +183,15 @@ class Trainer:
             )
         self._saved_at = self.step_count
         return self._checkpoint
+
+    def _try_to_save(self) -> None:
+        """Save; where that fails, say so and go on: it is tried again in a minute."""
+        self._save_again_at = math.inf
+        try:
+            self.save()
+        except OSError as problem:
+            self._recorder.complain(problem)
+            self._save_again_at = time.monotonic() + SAVE_AGAIN_SECONDS
 
     # ------------------------------------------------------------------------------------------- one vector step
 

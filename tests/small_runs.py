@@ -40,7 +40,7 @@ NETWORKS = {
 }
 
 
-def build(run_dir, aggregator="aligned", network="mlp", resume_from=None, **options):
+def build(run_dir, aggregator="aligned", network="mlp", resume_from=None, capacity=1000, **options):
     config = Config(**(SMALL | options))
     env = make_toy("toy", TASKS, seed=config.seed, goal_seed=0, envs_per_task=config.envs_per_task, workers=None)
 
@@ -64,7 +64,7 @@ def build(run_dir, aggregator="aligned", network="mlp", resume_from=None, **opti
         env=env,
         make_eval_env=make_eval_env,
         agent=agent,
-        replay=Replay(env.spec, 1000, CPU, config.seed),
+        replay=Replay(env.spec, capacity, CPU, config.seed),
         batch_size=8,
         device=CPU,
         run_dir=run_dir,

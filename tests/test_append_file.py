@@ -6,22 +6,7 @@ import os
 import pytest
 
 from mtrl.append_file import AppendFile
-
-
-class Disk:
-    """Lets `os.write` take so many bytes in all."""
-
-    def __init__(self, monkeypatch, room: int) -> None:
-        self.room, self.problem = room, errno.ENOSPC
-        self._write = os.write
-        monkeypatch.setattr(os, "write", self.write)
-
-    def write(self, descriptor, content):
-        if not self.room:
-            raise OSError(self.problem, os.strerror(self.problem))
-        count = self._write(descriptor, bytes(content[: self.room]))
-        self.room -= count
-        return count
+from tests.full_disk import FullDisk
 
 
 @pytest.fixture
@@ -64,8 +49,7 @@ def test_a_file_shorter_than_the_size_stays(tmp_path, problems):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
 def test_nothing_is_lost_where_the_disk_is_full_for_a_while(monkeypatch, file, problems, number):
-    disk = Disk(monkeypatch, room=5)
-    disk.problem = number
+    disk = FullDisk(monkeypatch, 5, number)
     file.append(b"one ")
     file.append(b"two ")  # stops within the record
     file.append(b"three ")
@@ -81,7 +65,7 @@ def test_nothing_is_lost_where_the_disk_is_full_for_a_while(monkeypatch, file, p
 
 
 def test_closing_on_a_full_disk_reports_and_ends(monkeypatch, file, problems):
-    Disk(monkeypatch, room=0)
+    FullDisk(monkeypatch)
     file.append(b"one")
     file.close()
     assert len(problems) == 2

@@ -1,8 +1,8 @@
 """Checkpoints whose files have changed since they were written: noticed, named, and an older one used."""
 
 import contextlib
+import json
 import random
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import torch
 from mtrl import checkpoint, manifest
 from mtrl.manifest import FormatError
 from mtrl.replay import Replay
+from tests.small_runs import train
 from tests.test_checkpoint import TREE, assert_equal
 from tests.test_replay import CPU, add, make_spec
 
@@ -126,18 +127,34 @@ def test_nothing_is_moved_where_all_are_damaged(folder):
     assert names(folder) == before
 
 
-def test_one_hundred_flipped_bits_are_all_noticed(folder):
+def test_one_hundred_of_one_hundred_flipped_bits_of_a_run_are_noticed(tmp_path):
+    # 50 rows per task between checkpoints and 60 kept: each needs two segments, and shares one with the next.
+    train(tmp_path / "run", total_steps=600, capacity=60, checkpoint_every=100, eval_every=0)
+    folder = tmp_path / "run" / "checkpoints"
+    files = {path: files_of(path) for path in reversed(checkpoint.by_step(folder).values())}
+    first, *others = files
+    assert len(others) == 2
+    names_of_first = sorted(path.name for path in files[first] if path.parent == first)
+    assert names_of_first == ["agent.pt", "env.pt", "manifest.json", "records.pt", "replay.pt", "trainer.pt"]
+    assert len(files[first]) == len(names_of_first) + 2
     draw = random.Random(0)
-    files = [path.relative_to(folder) for path in (*sorted(newest(folder).iterdir()), segment(folder, 300))]
-    assert [path.name for path in files[:-1]] == ["agent.pt", "env.pt", "manifest.json", "replay.pt"]
-    for attempt in range(100):
-        trial = folder.with_name(f"trial-{attempt}")
-        shutil.copytree(folder, trial)
-        path = trial / files[attempt % len(files)]
-        flip(path, draw.randrange(8 * path.stat().st_size))
-        with pytest.warns(UserWarning, match=f"{path} is damaged"):
-            assert checkpoint.latest_whole(trial) == trial / f"{200:012d}"
-        shutil.rmtree(trial)
+    places = [(path, bit) for path in files[first] for bit in range(8 * path.stat().st_size)]
+    chosen = [(path, draw.randrange(8 * path.stat().st_size)) for path in files[first] for _ in range(6)]
+    chosen += draw.sample(places, 100 - len(chosen))
+    for path, bit in chosen:
+        expected = next(other for other in others if path not in files[other])
+        flip(path, bit)
+        with pytest.warns(UserWarning, match=rf"{path} is damaged: .*; using the checkpoint of step \d+ instead"):
+            assert checkpoint.latest_whole(folder) == expected
+        for damaged in folder.glob(".damaged-*"):
+            damaged.rename(folder / damaged.name.removeprefix(".damaged-"))
+        flip(path, bit)
+        checkpoint.check(first)
+
+
+def files_of(path: Path) -> list[Path]:
+    segments = json.loads((path / "manifest.json").read_text())["segments"]
+    return [*path.iterdir(), *(path.parent / "replay" / name for name in segments)]
 
 
 def test_a_part_is_compared_before_it_is_used(folder):

@@ -6,7 +6,7 @@ import pytest
 
 from mtrl import aggregators, networks
 from mtrl.aggregators.base import Need
-from mtrl.checkpoint import latest
+from mtrl.checkpoint import latest, latest_whole
 from mtrl.envs import toy
 from mtrl.signals import StopRequest
 from tests.small_runs import NETWORKS, assert_same_state, build, everything, records, told, train, train_in_parts
@@ -106,6 +106,19 @@ def test_a_kill_after_a_record_leaves_it_once(tmp_path):
     killed._evaluate()
     killed.close()
     assert [line["step"] for line in records(tmp_path / "parts", "evaluation")] == [40, 80]
+    train(tmp_path / "parts", resume_from=resume_from, **SHORT)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_damaged_checkpoint_costs_steps_and_no_exactness(tmp_path):
+    train(tmp_path / "whole", **SHORT)
+    trainer = build(tmp_path / "parts", **SHORT | {"total_steps": 60})
+    trainer.run(StopRequest())
+    trainer.close()
+    folder = tmp_path / "parts" / "checkpoints"
+    (folder / f"{60:012d}" / "env.pt").write_bytes(b"other bytes")
+    with pytest.warns(UserWarning, match=r"env\.pt is damaged: .*; using the checkpoint of step 48 instead"):
+        resume_from = latest_whole(folder)
     train(tmp_path / "parts", resume_from=resume_from, **SHORT)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
