@@ -1,33 +1,49 @@
 """Where a run writes its numbers: metrics.jsonl, TensorBoard, and what a person sees."""
 
 import contextlib
+import io
 import json
 import logging
+import math
 import os
+import platform
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore - its classes are made at run time
+from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore - the same
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import image
+
+from mtrl.append_file import AppendFile
 
 Values = Mapping[str, float | np.ndarray]
 """Numbers by name: a scalar, one per task, or one per pair of tasks."""
 
-_FLUSH_SECONDS = 20
+COMPLAINT_SECONDS = 60.0
+"""Between two warnings that something cannot be written."""
+
 _IMAGE_PIXELS = 256
 
 
-class JsonLines:
-    """Appends one JSON object per record to a file; a torn last line is the most a crash can cost."""
+METRICS_FILE = "metrics.jsonl"
+EVENT_FILES = "events.out.tfevents."
+"""What the names of TensorBoard's files begin with; they are read in the order of the seconds that follow."""
 
-    def __init__(self, path: Path, task_names: Sequence[str], first_step: int) -> None:
-        """Open the file; on resuming, drop what a run that was cut off wrote after `first_step`."""
-        if path.exists():
-            _drop_records_after(path, first_step)
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+Report = Callable[[OSError], None]
+
+
+class JsonLines:
+    """Appends one JSON object per record to a file."""
+
+    def __init__(self, folder: Path, task_names: Sequence[str], sizes: Mapping[str, int], report: Report) -> None:
+        """Open the file; what a run that got further wrote after the given size is dropped."""
+        self._file = AppendFile(folder / METRICS_FILE, sizes.get(METRICS_FILE, 0), report)
         self._task_names = task_names
 
     def write(self, kind: str, step: int, values: Values) -> None:
@@ -35,34 +51,74 @@ class JsonLines:
         record: dict[str, object] = {"kind": kind, "step": step, "time": round(time.time(), 3)}
         for name, value in flatten(values, self._task_names).items():
             record[name] = _plain(value)
-        os.write(self._descriptor, (json.dumps(record) + "\n").encode())
+        self._file.append((json.dumps(record) + "\n").encode())
+
+    def flush(self) -> dict[str, int]:
+        """Return the size of the file when all records are on the disk.
+
+        Raises:
+            OSError: They do not fit or cannot be written.
+        """
+        return {METRICS_FILE: self._file.flush()}
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._descriptor)
+        self._file.close()
 
 
 class TensorBoard:
-    """Writes scalars, one curve per task, and matrices as heat maps."""
+    """Writes scalars, one curve per task, and matrices as heat maps.
 
-    def __init__(self, folder: Path, task_names: Sequence[str], first_step: int) -> None:
-        """Open a writer; on resuming, points after `first_step` from a run that was cut off are hidden."""
-        purge_step = first_step + 1 if first_step > 0 else None
-        self._writer = SummaryWriter(str(folder), flush_secs=_FLUSH_SECONDS, purge_step=purge_step)
+    Not by torch's SummaryWriter: it writes in another thread, and cannot go on after the disk was full.
+    """
+
+    def __init__(
+        self, folder: Path, task_names: Sequence[str], sizes: Mapping[str, int], first_step: int, report: Report
+    ) -> None:
+        """Begin a new file; what a run that got further wrote into earlier ones after the given sizes is dropped."""
         self._task_names = task_names
+        self._earlier = {}
+        second = int(time.time())
+        for path in sorted(folder.glob(f"{EVENT_FILES}*")):
+            if path.name in sizes:
+                AppendFile(path, sizes[path.name], report).close()
+                self._earlier[path.name] = sizes[path.name]
+                second = max(second, int(path.name.split(".")[3]) + 1)
+            else:
+                path.unlink()
+        self._file = AppendFile(folder / f"{EVENT_FILES}{second:010d}.{platform.node()}.{os.getpid()}", 0, report)
+        self._add(Event(file_version="brain.Event:2"))
+        if sizes:  # viewers that are open forget what they have seen of the dropped points
+            self._add(Event(step=first_step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, kind: str, step: int, values: Values) -> None:
         """Add one point to every curve."""
         del kind
+        summary = Summary()
         for name, value in flatten(values, self._task_names).items():
             if isinstance(value, np.ndarray):
-                self._writer.add_image(name, heat_map(value, _limit(name, value)), step, dataformats="HWC")
+                summary.MergeFrom(image(name, heat_map(value, _limit(name, value)), dataformats="HWC"))
             else:
-                self._writer.add_scalar(name, value, step)
+                summary.value.add(tag=name, simple_value=value)
+        self._add(Event(step=step, summary=summary))
+
+    def flush(self) -> dict[str, int]:
+        """Return the sizes of all files when all points are on the disk.
+
+        Raises:
+            OSError: They do not fit or cannot be written.
+        """
+        return {**self._earlier, self._file.path.name: self._file.flush()}
 
     def close(self) -> None:
-        """Flush and close the file."""
-        self._writer.close()
+        """Close the file."""
+        self._file.close()
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        record = io.BytesIO()
+        RecordWriter(record).write(event.SerializeToString())
+        self._file.append(record.getvalue())
 
 
 class Console:
@@ -114,8 +170,15 @@ class Console:
 
     def line(self, text: str) -> None:
         """Print a line of its own."""
-        erase = "\r\033[K" if self._is_terminal else ""
-        _emit(f"{erase}{text}\n")
+        _emit(f"{self._erase}{text}\n")
+
+    def warn(self, text: str) -> None:
+        """Print a line of its own to standard error."""
+        _emit(f"{self._erase}{text}\n", to="stderr")
+
+    @property
+    def _erase(self) -> str:
+        return "\r\033[K" if self._is_terminal else ""
 
     def _progress(self, step: int) -> str:
         """Return steps, share, speed and time left."""
@@ -125,6 +188,26 @@ class Console:
         left = duration((self._total_steps - step) / rate) if rate > 0 and self._is_learning else "?"
         share = 100 * step / self._total_steps
         return f"{step:,}/{self._total_steps:,} steps ({share:.1f}%) | {rate:,.0f} steps/s | {left} left"
+
+
+class Complaints:
+    """Tells a person what cannot be written while the run goes on, at most once a minute."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._last = -math.inf
+        self._problems: dict[str, str] = {}
+
+    def add(self, problem: OSError) -> None:
+        """Tell of a file that cannot be written: at once, or after the minute together with the others."""
+        self._problems[str(problem.filename)] = problem.strerror or str(problem)
+        now = time.monotonic()
+        if now - self._last < COMPLAINT_SECONDS:
+            return
+        self._last = now
+        files = ", ".join(f"{name} ({reason})" for name, reason in self._problems.items())
+        self._problems.clear()
+        self._warn(f"warning: cannot write {files}; training goes on, and writing is tried again")
 
 
 class Progress:
@@ -180,11 +263,12 @@ def say(line: str) -> None:
     _emit(line + "\n")
 
 
-def _emit(text: str) -> None:
-    """Write to standard output; where nobody reads it any more, a run goes on in silence."""
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.write(text)
-        sys.stdout.flush()
+def _emit(text: str, to: Literal["stdout", "stderr"] = "stdout") -> None:
+    """Write at once; where nobody can read it any more, a run goes on in silence."""
+    stream = getattr(sys, to)
+    with contextlib.suppress(OSError):  # a pipe without a reader, a file on a full disk
+        stream.write(text)
+        stream.flush()
 
 
 def duration(seconds: float) -> str:
@@ -225,21 +309,6 @@ def heat_map(matrix: np.ndarray, limit: float = 1.0) -> np.ndarray:
     image = np.stack([np.where(clipped < 0, fading, 1), fading, np.where(clipped > 0, fading, 1)], axis=-1)
     scale = max(1, _IMAGE_PIXELS // len(matrix))
     return (255 * image).astype(np.uint8).repeat(scale, axis=0).repeat(scale, axis=1)
-
-
-def _drop_records_after(path: Path, step: int) -> None:
-    """Rewrite the file without records after `step`, and without a torn last line."""
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if record["step"] <= step:
-            kept.append(line + "\n")
-    rewritten = path.with_suffix(".tmp")
-    rewritten.write_text("".join(kept), encoding="utf-8")
-    rewritten.replace(path)
 
 
 def _plain(value: float | np.ndarray) -> object:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from mtrl.interfaces import Batch, EnvSpec, Step
 from mtrl.memory import free_bytes
@@ -48,14 +48,13 @@ class Replay:
         self._storage = torch.empty(spec.num_tasks, capacity, sum(self._widths), device=device)
         self._tasks = torch.arange(spec.num_tasks, device=device)[:, None]
         self._generator = torch_generator(seed, "replay", device=device)
-        # Kept on the host: where to write next, and how many rows are filled, per task.
-        self._position = np.zeros(spec.num_tasks, dtype=np.int64)
-        self._size = np.zeros(spec.num_tasks, dtype=np.int64)
+        # Kept on the host: how many rows were ever added, per task. Row n lies in slot n % capacity.
+        self._added = np.zeros(spec.num_tasks, dtype=np.int64)
 
     @property
-    def size(self) -> np.ndarray:
+    def size(self) -> Int[np.ndarray, " task"]:
         """Number of stored transitions per task."""
-        return self._size.copy()
+        return np.minimum(self._added, self.capacity)
 
     def add(
         self, obs: Float[np.ndarray, "task env obs"], action: Float[np.ndarray, "task env action"], step: Step
@@ -80,13 +79,11 @@ class Replay:
         )
         task, _ = valid = np.nonzero(step.valid)
         ahead = np.cumsum(step.valid, axis=1)[valid] - 1
-        slot = (self._position[task] + ahead) % self.capacity
+        slot = (self._added[task] + ahead) % self.capacity
         device = self._storage.device
         index = torch.from_numpy(task).to(device), torch.from_numpy(slot).to(device)
         self._storage[index] = torch.from_numpy(rows[valid]).to(device)
-        added = step.valid.sum(1)
-        self._position = (self._position + added) % self.capacity
-        self._size = np.minimum(self._size + added, self.capacity)
+        self._added += step.valid.sum(1)
 
     def sample(self, batch_size: int) -> Batch:
         """Draw `batch_size` transitions of every task, uniformly and with replacement, independently per task.
@@ -94,11 +91,11 @@ class Replay:
         Raises:
             ValueError: A task has no transition yet.
         """
-        if not self._size.all():
-            raise ValueError(f"task {int(self._size.argmin())} has no transition to sample from")
+        if not self._added.all():
+            raise ValueError(f"task {int(self._added.argmin())} has no transition to sample from")
         device = self._storage.device
-        num_tasks = len(self._size)
-        size = torch.from_numpy(self._size).to(device)[:, None]
+        num_tasks = len(self._added)
+        size = torch.from_numpy(self.size).to(device)[:, None]
         # float64: float32 has too few bits for uniform indices into large buffers.
         uniform = torch.rand(num_tasks, batch_size, generator=self._generator, device=device, dtype=torch.float64)
         rows = self._storage[self._tasks, (uniform * size).long()]
@@ -117,29 +114,58 @@ class Replay:
             self._generator.set_state(state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the filled part of the storage, the positions and the random stream."""
-        filled = int(self._size.max())
+        """Return everything but the rows: their numbers, their sizes and the random stream."""
         return {
-            "storage": self._storage[:, :filled].contiguous(),
-            "position": torch.from_numpy(self._position.copy()),
-            "size": torch.from_numpy(self._size.copy()),
+            "added": torch.from_numpy(self._added.copy()),
+            "capacity": self.capacity,
+            "row_bytes": self.row_bytes,
             "generator": self._generator.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`'s result.
+        """Restore `state_dict`'s result; the rows that are `live` then must be written before anything else is done.
 
         Raises:
             ValueError: The state is of other tasks, features or capacity.
         """
-        storage = state["storage"]
-        tasks, filled, width = storage.shape
-        if (tasks, width) != (self._storage.shape[0], self._storage.shape[2]) or filled > self.capacity:
-            raise ValueError(f"replay of shape {tuple(storage.shape)} does not fit into {tuple(self._storage.shape)}")
-        self._storage[:, :filled] = storage.to(self._storage.device)
-        self._position = state["position"].numpy().copy()
-        self._size = state["size"].numpy().copy()
+        found = (len(state["added"]), state["capacity"], state["row_bytes"])
+        own = (len(self._added), self.capacity, self.row_bytes)
+        if found != own:
+            names = "(tasks, capacity, bytes of a row)"
+            raise ValueError(f"a replay of {names} = {found} does not fit into one of {own}")
+        self._added = state["added"].numpy().copy()
         load_generator(self._generator, state["generator"])
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a transition."""
+        return self._storage.shape[-1] * self._storage.element_size()
+
+    def live(self) -> list[range]:
+        """Return per task the numbers of the transitions that are stored, counted from the task's first ever."""
+        return [
+            range(added - size, added) for added, size in zip(self._added.tolist(), self.size.tolist(), strict=True)
+        ]
+
+    def read(self, task: int, rows: range) -> Iterator[memoryview]:
+        """Return the bytes of stored transitions, given by their numbers; on the CPU nothing is copied."""
+        for part in self._contiguous(rows):
+            yield self._storage[task, part.start % self.capacity :][: len(part)].cpu().numpy().data
+
+    def write(self, task: int, rows: range, content: memoryview) -> None:
+        """Store the bytes of transitions under their numbers; those that are not `live` are left out."""
+        live = self.live()[task]
+        for part in self._contiguous(range(max(rows.start, live.start), rows.stop)):
+            first = (part.start - rows.start) * self.row_bytes
+            values = torch.frombuffer(content[first : first + len(part) * self.row_bytes], dtype=self._storage.dtype)
+            self._storage[task, part.start % self.capacity :][: len(part)] = values.view(len(part), -1)
+
+    def _contiguous(self, rows: range) -> Iterator[range]:
+        """Cut rows where the ring ends."""
+        while rows:
+            length = self.capacity - rows.start % self.capacity
+            yield rows[:length]
+            rows = rows[length:]
 
 
 def storage_bytes(spec: EnvSpec, capacity: int) -> int:

@@ -79,14 +79,17 @@ def drop_if_empty(run_dir: Path) -> None:
 
 
 def checkpoint_to_resume(settings: "Settings") -> Path | None:
-    """Return the newest checkpoint of the run to resume, None if this is a new run.
+    """Return the newest whole checkpoint of the run to resume, None if this is a new run.
 
     Raises:
-        ValueError: The run has no complete checkpoint.
+        ValueError: The run has no complete checkpoint, or all are damaged.
     """
     if settings.resume is None:
         return None
-    newest = checkpoint.latest(settings.resume / "checkpoints")
+    try:
+        newest = checkpoint.latest_whole(settings.resume / "checkpoints")
+    except ValueError as problem:
+        raise ValueError(f"--resume: {problem}") from problem
     if newest is None:
         raise ValueError(f"--resume: {settings.resume} has no complete checkpoint to continue from")
     return newest

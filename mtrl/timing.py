@@ -1,5 +1,6 @@
 """A stopwatch with named sections, and the speeds and shares that follow from it."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,9 +46,9 @@ class Rates:
         self._counts = (steps, updates)
 
     def since_last(self, steps: int, updates: int, stopwatch: Stopwatch) -> dict[str, float]:
-        """Return environment steps and updates per second and each section's share of the time."""
+        """Return environment steps and updates per second and each section's share of the time; NaN without any."""
         spent = {name: seconds - self._seconds.get(name, 0.0) for name, seconds in stopwatch.seconds.items()}
-        total = sum(spent.values())
+        total = sum(spent.values()) or math.nan
         last_steps, last_updates = self._counts
         self._seconds, self._counts = dict(stopwatch.seconds), (steps, updates)
         return {

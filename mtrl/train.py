@@ -1,7 +1,7 @@
 """Train one policy on many tasks: `python -m mtrl.train --env mt10 --aggregator aligned`.
 
-Exit codes: 0 done, or saved after --max-hours; 2 usage, 3 a number is not finite, 4 environments failed;
-130, 138, 143 saved after SIGINT, SIGUSR1, SIGTERM.
+Exit codes: 0 done, or saved after --max-hours; 2 usage, 3 a number is not finite, 4 environments failed, 5 the run
+cannot be saved; 130, 138, 143 saved after SIGINT, SIGUSR1, SIGTERM.
 """
 
 import os
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mtrl.cli import Settings
     from mtrl.trainer import Trainer
 
-EXIT_NONFINITE, EXIT_WORKERS = 3, 4
+EXIT_NONFINITE, EXIT_WORKERS, EXIT_STORAGE = 3, 4, 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = parse(sys.argv[1:] if argv is None else argv)
     # Imported only after the command line was found right: torch takes seconds.
     from mtrl.envs.workers import WorkerError
+    from mtrl.files import StorageError
     from mtrl.loggers import show_warnings
     from mtrl.memory import keep_freed_memory
     from mtrl.nonfinite import NonFiniteError
@@ -40,9 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         trainer = build(settings)
         trainer.run(stop)
-    except (NonFiniteError, WorkerError) as failure:
+    except (NonFiniteError, WorkerError, StorageError) as failure:
         _report(failure, trainer.run_dir if trainer else None)
-        return EXIT_NONFINITE if isinstance(failure, NonFiniteError) else EXIT_WORKERS
+        codes = {NonFiniteError: EXIT_NONFINITE, WorkerError: EXIT_WORKERS, StorageError: EXIT_STORAGE}
+        return next(code for kind, code in codes.items() if isinstance(failure, kind))
     finally:
         if trainer is not None:
             trainer.close()
@@ -57,6 +59,7 @@ def build(settings: "Settings") -> "Trainer":
     from mtrl.assembly import choose_device, make_agent, make_env
     from mtrl.checkpoint import load
     from mtrl.envs.workers import WorkerError
+    from mtrl.files import StorageError
     from mtrl.loggers import say
     from mtrl.replay import Replay
     from mtrl.timing import Stopwatch
@@ -100,6 +103,8 @@ def build(settings: "Settings") -> "Trainer":
         if isinstance(problem, WorkerError):
             raise
         error(str(problem))
+    except OSError as problem:
+        raise StorageError(f"the run cannot be set up: {problem.filename}: {problem.strerror}") from problem
 
 
 def _report(failure: Exception, run_dir: Path | None) -> None:

@@ -1,5 +1,7 @@
 """The training loop: act, step, store, update, log, evaluate, save."""
 
+import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import Tensor
 from mtrl import checkpoint
 from mtrl.episodes import EpisodeStatistics
 from mtrl.evaluator import MakeEnv, evaluate, spread_goals
+from mtrl.files import StorageError
 from mtrl.interfaces import Agent, BrokenEnvError, Metrics, Step, VectorEnv
 from mtrl.nonfinite import (
     NonFiniteActionError,
@@ -27,6 +30,9 @@ from mtrl.seeding import numpy_generator
 from mtrl.signals import StopRequest
 from mtrl.timing import Stopwatch
 from mtrl.transference import Average
+
+SAVE_AGAIN_SECONDS = 60.0
+"""After a checkpoint that could not be written."""
 
 
 class _StoppedError(Exception):
@@ -72,12 +78,21 @@ class Trainer:
         self._nonfinite = NonFiniteUpdates(env.spec.task_names)
         self._evaluated_at = 0
         """Step of the last completed evaluation."""
+        self._logged_at = 0
+        """Step of the last record of training."""
         self.obs = self._load(resume_from) if resume_from else env.reset().copy()
-        self._logged_at = self.step_count
         self._saved_at = self.step_count if resume_from else None
+        self._checkpoint = resume_from
+        self._save_again_at = math.inf
         self._stop = StopRequest()
         self._recorder = Recorder(
-            run_dir, env.spec.task_names, self.total_steps, stopwatch, self.step_count, self.update_count
+            run_dir,
+            env.spec.task_names,
+            self.total_steps,
+            stopwatch,
+            self.step_count,
+            self.update_count,
+            checkpoint.load(resume_from, "records") if resume_from else {},
         )
 
     @property
@@ -94,6 +109,7 @@ class Trainer:
             NonFiniteError: An action, observation or reward is not finite; or a loss, gradient or temperature, and
                 the run is told to raise.
             BrokenEnvError: The environments failed for good; what was learned has been saved.
+            StorageError: The run has ended and cannot be saved. Before its end that is no reason to stop.
         """
         try:
             self._run(stop)
@@ -117,18 +133,26 @@ class Trainer:
                 self._log()
             if self._passed(self.config.eval_every):
                 self._evaluate()
-            if self._passed(self.config.checkpoint_every):
-                self.save()
+            if self._passed(self.config.checkpoint_every) or time.monotonic() >= self._save_again_at:
+                self._try_to_save()
         self._finish(stop)
 
     def _finish(self, stop: StopRequest) -> None:
-        """Record and save where the run ends, as far as the last step has not done so."""
-        if self._logged_at != self.step_count:
+        """Record and save where the run ends, as far as the last step has not done so.
+
+        A run that is stopped leaves no record: what it would tell goes into the checkpoint and the next one.
+        """
+        if stop.reason is None and self._logged_at != self.step_count:
             self._log()
         if stop.reason is None and self.config.eval_every and self._evaluated_at != self.step_count:
             self._evaluate()
         if self._saved_at != self.step_count:
-            self.save()
+            try:
+                self.save()
+            except OSError as problem:
+                raise StorageError(
+                    f"the run has ended and cannot be saved: {problem.filename}: {problem.strerror}"
+                ) from problem
         if self.step_count < self.total_steps and stop.reason is not None:
             self._recorder.say(f"{stop.reason}: saved at step {self.step_count:,} in {self.run_dir}")
         self._recorder.say(self.stopwatch.budget())
@@ -139,15 +163,15 @@ class Trainer:
             part.close()
 
     def save(self) -> Path:
-        """Write a checkpoint of everything.
+        """Write a checkpoint of everything; all records are on the disk before.
 
         Raises:
+            OSError: The disk is full or cannot be written; it names the file. The last checkpoint is as it was.
             NonFiniteError: An update since the last record met a number that is not finite; nothing is written.
         """
         self._check_finite()
-        self._saved_at = self.step_count
         with self.stopwatch("checkpoints"):
-            return checkpoint.save(
+            self._checkpoint = checkpoint.save(
                 self.run_dir / "checkpoints",
                 self.step_count,
                 {
@@ -155,8 +179,22 @@ class Trainer:
                     "replay": self.replay.state_dict(),
                     "env": self.env.get_state(),
                     "trainer": self._state(),
+                    "records": self._recorder.flush(),
                 },
+                self.replay,
+                self._checkpoint,
             )
+        self._saved_at = self.step_count
+        return self._checkpoint
+
+    def _try_to_save(self) -> None:
+        """Save; where that fails, say so and go on: it is tried again in a minute."""
+        self._save_again_at = math.inf
+        try:
+            self.save()
+        except OSError as problem:
+            self._recorder.complain(problem)
+            self._save_again_at = time.monotonic() + SAVE_AGAIN_SECONDS
 
     # ------------------------------------------------------------------------------------------- one vector step
 
@@ -246,6 +284,7 @@ class Trainer:
     def _log(self) -> None:
         """Write a record of training: the only place where metrics leave the device."""
         self._logged_at = self.step_count
+        self._saved_at = None  # a checkpoint of this step does not know of the record yet
         with self.stopwatch("logging"):
             values: dict[str, float | np.ndarray] = dict(self._episodes.pop())
             if self._metrics:
@@ -304,9 +343,11 @@ class Trainer:
             "update_count": self.update_count,
             "skipped_updates": self.skipped_updates,
             "worker_restarts": self._restarts,
+            "logged_at": self._logged_at,
             "evaluated_at": self._evaluated_at,
             "warmup_generator": self._warmup_generator.bit_generator.state,
             "episodes": self._episodes.state_dict(),
+            "metrics": self._metrics,
             "transference": self._transference.state_dict(),
         }
 
@@ -314,13 +355,16 @@ class Trainer:
         """Restore everything from a checkpoint; return the observations to act on."""
         state = checkpoint.load(folder, "trainer")
         self.step_count, self.update_count = state["step_count"], state["update_count"]
-        self.skipped_updates, self._evaluated_at = state["skipped_updates"], state["evaluated_at"]
+        self.skipped_updates = state["skipped_updates"]
+        self._logged_at, self._evaluated_at = state["logged_at"], state["evaluated_at"]
+        self._metrics = {name: value.to(self.device) for name, value in state["metrics"].items()}
         self._earlier_restarts = state["worker_restarts"]
         self._warmup_generator.bit_generator.state = state["warmup_generator"]
         self._episodes.load_state_dict(state["episodes"])
         self._transference.load_state_dict(state["transference"], self.device)
         self.agent.load_state_dict(checkpoint.load(folder, "agent", self.device))
         self.replay.load_state_dict(checkpoint.load(folder, "replay"))
+        checkpoint.load_rows(folder, self.replay)
         return self.env.set_state(checkpoint.load(folder, "env")).copy()
 
 

@@ -2,16 +2,19 @@
 
 import functools
 import json
+import signal
 from typing import Any
 
 import numpy as np
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mtrl.agents.mtsac import MTSAC
 from mtrl.aggregators import make
 from mtrl.checkpoint import latest, load
 from mtrl.envs.toy import make as make_toy
 from mtrl.networks.mlp import MLP
+from mtrl.networks.multi_head import MultiHead
 from mtrl.replay import Replay
 from mtrl.schedule import Config
 from mtrl.signals import StopRequest
@@ -31,7 +34,13 @@ SMALL: dict[str, Any] = {
 }
 
 
-def build(run_dir, aggregator="aligned", resume_from=None, **options):
+NETWORKS = {
+    "mlp": functools.partial(MLP, MLP.Config(hidden_dims=(16,))),
+    "multi_head": functools.partial(MultiHead, MultiHead.Config(hidden_dims=(16,))),
+}
+
+
+def build(run_dir, aggregator="aligned", network="mlp", resume_from=None, capacity=1000, **options):
     config = Config(**(SMALL | options))
     env = make_toy("toy", TASKS, seed=config.seed, goal_seed=0, envs_per_task=config.envs_per_task, workers=None)
 
@@ -42,9 +51,9 @@ def build(run_dir, aggregator="aligned", resume_from=None, **options):
     agent = MTSAC(
         MTSAC.Config(batch_size=8),
         spec=env.spec,
-        make_network=functools.partial(MLP, MLP.Config(hidden_dims=(16,))),
+        make_network=NETWORKS[network],
         critic_aggregator=make(aggregator),
-        actor_aggregator=make(aggregator),
+        actor_aggregator=make("mean" if make(aggregator).needs_positive_losses else aggregator),
         device=CPU,
         seed=config.seed,
         stopwatch=stopwatch,
@@ -55,7 +64,7 @@ def build(run_dir, aggregator="aligned", resume_from=None, **options):
         env=env,
         make_eval_env=make_eval_env,
         agent=agent,
-        replay=Replay(env.spec, 1000, CPU, config.seed),
+        replay=Replay(env.spec, capacity, CPU, config.seed),
         batch_size=8,
         device=CPU,
         run_dir=run_dir,
@@ -69,6 +78,46 @@ def train(run_dir, **options):
     trainer.run(StopRequest())
     trainer.close()
     return trainer
+
+
+def train_in_parts(run_dir, stops, **options):
+    """Train, stopped by a signal at each of the given environment steps and then continued."""
+    for step in stops:
+        trainer = build(run_dir, resume_from=latest(run_dir / "checkpoints"), **options)
+        stop = StopRequest()
+        stop_at(trainer, step, stop)
+        trainer.run(stop)
+        trainer.close()
+        assert trainer.step_count == step
+    return train(run_dir, resume_from=latest(run_dir / "checkpoints"), **options)
+
+
+def stop_at(trainer, step_count, stop):
+    """Let a signal come in the vector step that ends at `step_count`."""
+    step = trainer._vector_step
+
+    def step_and_stop():
+        step()
+        if trainer.step_count == step_count:
+            stop._receive(signal.SIGINT, None)
+
+    trainer._vector_step = step_and_stop
+
+
+TIMES = ("time", "speed/", "time_share/")
+"""What the names of numbers that tell of the clock begin with; all others must be equal."""
+
+
+def told(run_dir):
+    """Return all that metrics.jsonl and TensorBoard tell of a run, but for times; numbers as text: NaN is no NaN."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    lines = [{name: value for name, value in line.items() if not name.startswith(TIMES)} for line in lines]
+    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0, "images": 0})
+    events.Reload()
+    tags = events.Tags()
+    curves = {tag: [(point.step, repr(point.value)) for point in events.Scalars(tag)] for tag in tags["scalars"]}
+    images = {tag: [(point.step, point.encoded_image_string) for point in events.Images(tag)] for tag in tags["images"]}
+    return lines, {tag: points for tag, points in curves.items() if not tag.startswith(TIMES)}, images
 
 
 def records(run_dir, kind):
@@ -95,7 +144,26 @@ def assert_same_state(a, b):
         assert a == b
 
 
-def everything(trainer):
-    checkpoint = latest(trainer.run_dir / "checkpoints")
+def everything(run_dir):
+    """Return all that the newest checkpoint of a run holds, but for the sizes of files of records."""
+    checkpoint = latest(run_dir / "checkpoints")
     assert checkpoint is not None
-    return [load(checkpoint, part) for part in ("agent", "replay", "env", "trainer")]
+    parts = {path.stem: load(checkpoint, path.stem) for path in checkpoint.glob("*.pt") if path.stem != "records"}
+    return parts | {"rows": saved_rows(checkpoint)}
+
+
+def saved_rows(checkpoint):
+    """Return the rows that a checkpoint keeps of every task, the oldest first, read without the replay's own code."""
+    state = load(checkpoint, "replay")
+    size, capacity = state["row_bytes"], state["capacity"]
+    found = {}
+    for name, entry in json.loads((checkpoint / "manifest.json").read_text())["segments"].items():
+        content = (checkpoint.parent / "replay" / name).read_bytes()
+        for task, start, stop in entry["pieces"]:
+            for number in range(start, stop):
+                found[task, number], content = content[:size], content[size:]
+        assert not content
+    return [
+        np.array([np.frombuffer(found[task, number], np.float32) for number in range(max(0, n - capacity), n)])
+        for task, n in enumerate(state["added"].tolist())
+    ]

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from mtrl import checkpoint
+from mtrl.replay import Replay
+from tests.test_replay import CPU, add, make_spec, rows_of
 
 TREE = {
     "tensor": torch.arange(6.0).reshape(2, 3),
@@ -54,26 +56,11 @@ def newest(folder):
     return found
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_a_file_cut_short_is_refused_by_name(tmp_path, share):
-    file = checkpoint.save(tmp_path, 1, {"agent": TREE}) / "agent.pt"
-    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
-    with pytest.raises(ValueError, match=r"agent\.pt cannot be read"):
-        checkpoint.load(file.parent, "agent")
-
-
-@pytest.mark.parametrize("content", [b"other bytes", b"junk" * 9, b"h\x00" * 9])
-def test_a_file_of_something_else_is_refused_by_name(tmp_path, content):
-    (tmp_path / "agent.pt").write_bytes(content)
-    with pytest.raises(ValueError, match=r"agent\.pt cannot be read"):
-        checkpoint.load(tmp_path, "agent")
-
-
-def test_only_the_newest_two_are_kept(tmp_path):
-    for step in (5, 40, 300):
+def test_only_the_newest_three_are_kept(tmp_path):
+    for step in (5, 40, 300, 1000):
         checkpoint.save(tmp_path, step, {"agent": {"step": step}})
-    assert [int(path.name) for path in sorted(tmp_path.iterdir())] == [40, 300]
-    assert checkpoint.load(newest(tmp_path), "agent") == {"step": 300}
+    assert [int(path.name) for path in sorted(tmp_path.iterdir())] == [40, 300, 1000]
+    assert checkpoint.load(newest(tmp_path), "agent") == {"step": 1000}
 
 
 def test_the_same_step_can_be_saved_again(tmp_path):
@@ -115,7 +102,7 @@ def kill_at_rename(monkeypatch, number):
 def kill_within_deletion(monkeypatch):
     """Let the process die when it has deleted one file of a folder."""
 
-    def torn(folder):
+    def torn(folder, **_):
         next(Path(folder).glob("*.pt")).unlink()
         raise KilledError
 
@@ -149,7 +136,7 @@ def test_a_kill_while_saving_a_step_again_leaves_one_whole(monkeypatch, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["000000000005"]
 
 
-@pytest.mark.parametrize("steps", [(5, 5), (5, 6, 7)])
+@pytest.mark.parametrize("steps", [(5, 5), (5, 6, 7, 8)])
 def test_a_kill_within_a_deletion_leaves_no_torn_checkpoint(monkeypatch, tmp_path, steps):
     for number, step in enumerate(steps[:-1]):
         save_try(tmp_path, step, number)
@@ -159,9 +146,11 @@ def test_a_kill_within_a_deletion_leaves_no_torn_checkpoint(monkeypatch, tmp_pat
             save_try(tmp_path, steps[-1], 9)
     assert tries(tmp_path) == {"agent": 9, "replay": 9}
     complete = [path for path in tmp_path.iterdir() if path.name.isdigit()]
-    assert all(len(list(path.iterdir())) == 2 for path in complete)
+    assert len(complete) == len(set(steps[-3:]))
+    for path in complete:
+        checkpoint.check(path)
     save_try(tmp_path, 10, 10)
-    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [steps[-1], 10]
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [*sorted(set(steps))[-2:], 10]
 
 
 def test_a_step_saved_aside_gives_way_to_newer_ones(monkeypatch, tmp_path):
@@ -170,15 +159,15 @@ def test_a_step_saved_aside_gives_way_to_newer_ones(monkeypatch, tmp_path):
         kill_at_rename(patch, 2)
         with pytest.raises(KilledError):
             save_try(tmp_path, 5, 2)
-    for step in (6, 7):
+    for step in (6, 7, 8):
         save_try(tmp_path, step, step)
         assert tries(tmp_path)["agent"] == step
-    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [6, 7]
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [6, 7, 8]
 
 
 def test_files_of_others_are_left_alone(tmp_path):
     (tmp_path / "notes").write_text("mine")
-    for step in (1, 2, 3):
+    for step in (1, 2, 3, 4):
         save_try(tmp_path, step, step)
     assert (tmp_path / "notes").read_text() == "mine"
 
@@ -213,3 +202,93 @@ def test_complete_checkpoints_are_found_by_step_and_a_replaced_one_counts_once(t
         (40, "000000000040"),
         (300, "000000000300"),
     ]
+
+
+# ---- rows in segments
+
+
+SPEC = make_spec(num_tasks=2)
+
+
+class Run:
+    """Saves a replay again and again, with one more row of every task each time."""
+
+    def __init__(self, folder: Path, resumed: Path | None = None) -> None:
+        self.folder, self.previous = folder, resumed
+        self.replay = Replay(SPEC, 4, CPU, seed=0)
+        if resumed:
+            self.replay.load_state_dict(checkpoint.load(resumed, "replay"))
+            checkpoint.load_rows(resumed, self.replay)
+
+    def save(self, step: int, time: int | None = None) -> Path:
+        add(self.replay, SPEC, step if time is None else time)
+        parts = {"replay": self.replay.state_dict()}
+        self.previous = checkpoint.save(self.folder, step, parts, self.replay, self.previous)
+        return self.previous
+
+    @property
+    def segments(self) -> list[int]:
+        """Steps at which the segments on the disk were written."""
+        return sorted(int(path.name.partition("-")[0]) for path in (self.folder / "replay").iterdir())
+
+
+def test_segments_are_shared_and_deleted_with_the_last_checkpoint_that_needs_them(tmp_path):
+    run = Run(tmp_path)
+    for step in range(1, 7):
+        run.save(step)
+    # Three checkpoints are kept, of the steps 4 to 6; that of step 4 needs the rows of 1 to 4.
+    assert run.segments == [1, 2, 3, 4, 5, 6]
+    run.save(7)
+    assert run.segments == [2, 3, 4, 5, 6, 7]
+    for step in (5, 6, 7):
+        checkpoint.check(tmp_path / f"{step:012d}")
+    assert rows_of(Run(tmp_path, tmp_path / f"{5:012d}").replay) != rows_of(run.replay)
+    assert rows_of(Run(tmp_path, tmp_path / f"{7:012d}").replay) == rows_of(run.replay)
+
+
+def test_saving_twice_in_a_row_writes_no_row_again(tmp_path):
+    run = Run(tmp_path)
+    for _ in range(4):
+        add(run.replay, SPEC, 0)
+    run.save(1)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "replay").iterdir()}
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, {}, run.replay, run.previous)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "replay").iterdir()} == files
+
+
+def test_a_run_continued_from_an_older_checkpoint_has_its_own_rows(tmp_path):
+    first = Run(tmp_path)
+    for step in (1, 2, 3):
+        first.save(step)
+    for name in ("replay.pt", "manifest.json"):
+        (tmp_path / f"{3:012d}" / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match="step 2 instead"):
+        found = checkpoint.latest_whole(tmp_path)
+    second = Run(tmp_path, found)
+    second.save(3, time=77)
+    assert rows_of(second.replay) != rows_of(first.replay)
+    assert second.segments == [1, 2, 3]
+    assert rows_of(Run(tmp_path, newest(tmp_path)).replay) == rows_of(second.replay)
+
+
+def test_segments_of_a_save_that_was_killed_are_deleted_by_the_next(monkeypatch, tmp_path):
+    run = Run(tmp_path)
+    run.save(1)
+    with monkeypatch.context() as patch:
+        kill_at_rename(patch, 1)
+        with pytest.raises(KilledError):
+            run.save(2)
+    assert run.segments == [1, 2]
+    again = Run(tmp_path, newest(tmp_path))
+    again.save(3)
+    assert again.segments == [1, 3]
+
+
+def test_a_checkpoint_that_was_deleted_is_nothing_to_build_on(tmp_path):
+    run = Run(tmp_path)
+    run.save(1)
+    shutil.rmtree(tmp_path / f"{1:012d}")
+    run.save(2)
+    assert run.segments == [2]
+    assert rows_of(Run(tmp_path, newest(tmp_path)).replay) == rows_of(run.replay)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -232,10 +233,7 @@ def test_a_folder_that_is_no_run_is_refused(capsys, tmp_path):
 
 
 def test_a_run_without_a_checkpoint_is_refused(capsys, run):
-    for file in (run / "checkpoints").rglob("*.pt"):
-        file.unlink()
-    for folder in (run / "checkpoints").iterdir():
-        folder.rmdir()
+    shutil.rmtree(run / "checkpoints")
     assert "has no complete checkpoint yet" in error_of(capsys, run)
 
 

@@ -67,7 +67,7 @@ def test_a_run_that_cannot_be_evaluated_ends_as_evaluate_does(capsys, monkeypatc
     run = evaluated_run(tmp_path, 1200, evaluated_at=1000)
     (run / "checkpoints" / f"{1200:012d}" / "agent.pt").write_bytes(b"other bytes")
     assert run_script(monkeypatch, run) == 2
-    assert "cannot be read" in capsys.readouterr().err
+    assert "agent.pt is damaged" in capsys.readouterr().err
 
 
 def test_runs_of_one_name_are_told_apart(capsys, monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -18,6 +19,7 @@ from mtrl.trainer import Trainer
 from tests.envs.fakes import NUM_GOALS
 from tests.envs.faulty import TIMEOUT
 from tests.envs.harness import TASK_NAMES, wait_until_gone
+from tests.small_runs import saved_rows
 from tests.test_train import children_of, records, steps_saved, unchanged_process  # noqa: F401 - a fixture
 
 # Vector steps are 6 environment steps; the 5th one fails: after 24. The last checkpoint before is at 18.
@@ -92,7 +94,7 @@ def test_a_worker_that_fails_costs_its_rows_of_one_step(run_faulty, run_dir, fau
     checkpoint = latest(run_dir / "checkpoints")
     assert checkpoint is not None
     # 10 vector steps x 2 environments, of which environment 1 of every task lives in the worker
-    assert load(checkpoint, "replay")["size"].tolist() == [19, 19, 19]
+    assert [len(rows) for rows in saved_rows(checkpoint)] == [19, 19, 19]
     restarts = [line["worker_restarts"] for line in records(run_dir, "train")]
     assert restarts == [0, 0, 1, 1, 1]  # at 12, 24, 36, 48 and 60 steps; it failed in the step after 24
     assert [records(run_dir, "train")[-1][f"invalid_steps/{task}"] for task in TASK_NAMES] == [1, 1, 1]
@@ -111,18 +113,15 @@ def test_a_worker_that_fails_once_too_often_ends_a_run_that_loses_nothing_learne
     assert ("Traceback" in error) == (fault == "raising")
     checkpoint = latest(run_dir / "checkpoints")
     assert checkpoint is not None
-    assert load(checkpoint, "replay")["size"].tolist() == [
-        8,
-        8,
-        8,
-    ]  # 4 vector steps, the last one after the record of 18
+    # 4 vector steps, the last one after the record of 18
+    assert [len(rows) for rows in saved_rows(checkpoint)] == [8, 8, 8]
     assert load(checkpoint, "env")["envs"] is None
     assert_can_go_on(run_dir, error, saved=24, logged=24, until=36)
     assert "the episodes were lost with the environments' processes; new ones begin" in caplog.messages
     # 2 vector steps more, of which the first says that the episodes before have broken off
     checkpoint = latest(run_dir / "checkpoints")
     assert checkpoint is not None
-    assert load(checkpoint, "replay")["size"].tolist() == [10, 10, 10]
+    assert [len(rows) for rows in saved_rows(checkpoint)] == [10, 10, 10]
 
 
 @pytest.mark.parametrize(
@@ -186,9 +185,13 @@ def test_numbers_of_a_step_that_is_not_valid_are_neither_stored_nor_counted(run_
     assert (code, error) == (0, "")
     checkpoint = latest(run_dir / "checkpoints")
     assert checkpoint is not None
-    replay = load(checkpoint, "replay")
-    assert replay["size"].tolist() == [20, 19, 20]  # 10 vector steps x 2 environments, one left out
-    assert replay["storage"][1, :19].isfinite().all()
+    rows = saved_rows(checkpoint)
+    assert [len(rows_of_task) for rows_of_task in rows] == [
+        20,
+        19,
+        20,
+    ]  # 10 vector steps x 2 environments, one left out
+    assert all(np.isfinite(rows_of_task).all() for rows_of_task in rows)
     assert [records(run_dir, "train")[-1][f"invalid_steps/{task}"] for task in TASK_NAMES] == [0, 1, 0]
     assert all(line["train_return/east"] is not None for line in records(run_dir, "train")[1:])
 

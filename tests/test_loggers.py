@@ -1,12 +1,15 @@
+import errno
 import json
 import logging
-import time
+import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mtrl.loggers import (
+    Complaints,
     Console,
     JsonLines,
     Progress,
@@ -23,6 +26,18 @@ TASKS = ("reach", "push")
 VALUES = {"success": np.array([0.25, 1.0]), "speed": 3.5, "cosine": np.array([[1.0, -0.5], [-0.5, 1.0]])}
 
 
+def no_complaint(problem):
+    raise problem
+
+
+def json_lines(folder, sizes=None):
+    return JsonLines(folder, TASKS, sizes or {}, no_complaint)
+
+
+def tensor_board(folder, sizes=None, first_step=0):
+    return TensorBoard(folder, TASKS, sizes or {}, first_step, no_complaint)
+
+
 def read_events(folder):
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
@@ -30,7 +45,7 @@ def read_events(folder):
 
 
 def test_tensorboard_holds_one_curve_per_task_and_matrices_as_images(tmp_path):
-    board = TensorBoard(tmp_path, TASKS, first_step=0)
+    board = tensor_board(tmp_path)
     board.write("train", 100, VALUES)
     board.write("train", 200, {"speed": 4.5})
     board.close()
@@ -41,22 +56,48 @@ def test_tensorboard_holds_one_curve_per_task_and_matrices_as_images(tmp_path):
     assert events.Tags()["images"] == ["cosine"]
 
 
-def test_tensorboard_hides_what_a_cut_off_run_wrote_after_its_checkpoint(tmp_path, monkeypatch):
-    first = TensorBoard(tmp_path, TASKS, first_step=0)
-    for step in (100, 200, 300):
+def test_tensorboard_has_no_point_of_a_run_that_got_further_than_its_checkpoint(tmp_path):
+    # Three starts within one second, the second one killed after a record and continued from the same checkpoint.
+    first = tensor_board(tmp_path)
+    for step in (100, 200):
         first.write("train", step, {"speed": float(step)})
+    sizes = first.flush()
+    first.write("train", 300, {"speed": 300.0})
     first.close()
-    now = time.time()
-    monkeypatch.setattr("time.time", lambda: now + 60)  # files are read in the order of the second in their names
-    second = TensorBoard(tmp_path, TASKS, first_step=200)
-    second.write("train", 300, {"speed": 1.0})
+    second = tensor_board(tmp_path, sizes, first_step=200)
+    second.write("evaluation", 200, {"success/mean": 0.5})
     second.close()
-    points = [(point.step, point.value) for point in read_events(tmp_path).Scalars("speed")]
-    assert points == [(100, 100.0), (200, 200.0), (300, 1.0)]
+    third = tensor_board(tmp_path, sizes, first_step=200)
+    third.write("evaluation", 200, {"success/mean": 0.5})
+    third.write("train", 300, {"speed": 1.0})
+    sizes = third.flush()
+    third.close()
+    fourth = tensor_board(tmp_path, sizes, first_step=300)
+    fourth.write("train", 400, {"speed": 2.0})
+    fourth.close()
+    events = read_events(tmp_path)
+    points = [(point.step, point.value) for point in events.Scalars("speed")]
+    assert points == [(100, 100.0), (200, 200.0), (300, 1.0), (400, 2.0)]
+    assert [point.step for point in events.Scalars("success/mean")] == [200]
+
+
+def test_a_viewer_that_is_open_forgets_the_points_that_were_dropped(tmp_path):
+    first = tensor_board(tmp_path)
+    first.write("train", 100, {"speed": 100.0})
+    sizes = first.flush()
+    first.write("train", 200, {"speed": 200.0})
+    first.flush()
+    viewer = read_events(tmp_path)
+    assert [point.step for point in viewer.Scalars("speed")] == [100, 200]
+    second = tensor_board(tmp_path, sizes, first_step=100)
+    second.write("train", 200, {"speed": 1.0})
+    second.flush()
+    viewer.Reload()
+    assert [(point.step, point.value) for point in viewer.Scalars("speed")] == [(100, 100.0), (200, 1.0)]
 
 
 def test_json_lines_hold_the_same_numbers_and_null_for_what_is_not_finite(tmp_path):
-    log = JsonLines(tmp_path / "metrics.jsonl", TASKS, first_step=0)
+    log = json_lines(tmp_path)
     log.write("train", 100, VALUES)
     log.write("evaluation", 200, {"success": np.array([np.nan, 0.5])})
     log.close()
@@ -66,18 +107,21 @@ def test_json_lines_hold_the_same_numbers_and_null_for_what_is_not_finite(tmp_pa
     assert (second["kind"], second["success/reach"], second["success/push"]) == ("evaluation", None, 0.5)
 
 
-def test_json_lines_drop_what_a_cut_off_run_wrote_after_its_checkpoint(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    log = JsonLines(path, TASKS, first_step=0)
-    for step in (100, 200, 300):
+def test_json_lines_have_no_record_of_a_run_that_got_further_than_its_checkpoint(tmp_path):
+    log = json_lines(tmp_path)
+    for step in (100, 200):
         log.write("train", step, {"run": 1.0})
+    sizes = log.flush()
+    log.write("evaluation", 200, {"run": 1.0})  # after the checkpoint of its step
     log.close()
+    path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"kind": "train", "step": 15')  # torn by a crash
-    log = JsonLines(path, TASKS, first_step=200)
-    log.write("train", 300, {"run": 2.0})
+    log = json_lines(tmp_path, sizes)
+    log.write("evaluation", 200, {"run": 2.0})
     log.close()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [(line["step"], line["run"]) for line in lines] == [(100, 1.0), (200, 1.0), (300, 2.0)]
+    found = [(line["kind"], line["step"], line["run"]) for line in lines]
+    assert found == [("train", 100, 1.0), ("train", 200, 1.0), ("evaluation", 200, 2.0)]
 
 
 def test_a_value_per_task_must_name_every_task():
@@ -175,3 +219,26 @@ def test_warnings_are_lines_on_standard_error_and_come_once(capsys, monkeypatch)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     logger.warning("worker 2 restarted")
     assert capsys.readouterr().err == "\r\033[Kwarning: worker 2 restarted\n"  # over the line that tells the progress
+
+
+def test_complaints_come_at_once_and_then_once_a_minute_together(monkeypatch):
+    clock = iter([1000.0, 1001.0, 1059.9, 1060.0, 1200.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    said = []
+    complaints = Complaints(said.append)
+    for name, number in (("a", 28), ("a", 28), ("b", 30), ("c", 28), ("a", 28)):
+        complaints.add(OSError(number, os.strerror(number), name))
+    full, read_only = "No space left on device", "Read-only file system"
+    assert said == [
+        f"warning: cannot write {files}; training goes on, and writing is tried again"
+        for files in (f"a ({full})", f"a ({full}), b ({read_only}), c ({full})", f"a ({full})")
+    ]
+
+
+@pytest.mark.parametrize("problem", [BrokenPipeError(), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_run_goes_on_where_its_output_cannot_be_written(monkeypatch, problem):
+    def fail(text):
+        raise problem
+
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(write=fail, isatty=lambda: False))
+    Console(1000, TASKS).line("text")

@@ -1,5 +1,7 @@
 """Data identifies itself: the reward of task i at time t is 100 i + t, and so are the other fields."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -128,12 +130,19 @@ def test_sampling_is_uniform():
     assert (counts - 2000).abs().max() < 200
 
 
-def test_state_round_trip_continues_identically_after_wrapping():
+def rows_of(replay):
+    """Return the bytes of all stored rows, per task from the oldest to the newest."""
+    return [b"".join(replay.read(task, rows)) for task, rows in enumerate(replay.live())]
+
+
+def test_state_and_rows_continue_identically_after_wrapping():
     spec = make_spec(num_tasks=2)
     replay, twin = Replay(spec, 4, CPU, seed=0), Replay(spec, 4, CPU, seed=5)
     for time in range(6):
         add(replay, spec, time)
     twin.load_state_dict(replay.state_dict())
+    for task, content in enumerate(rows_of(replay)):
+        twin.write(task, twin.live()[task], memoryview(bytearray(content)))
     for one in (replay, twin):
         add(one, spec, 6)
     assert all(torch.equal(a, b) for a, b in zip(replay.sample(32), twin.sample(32), strict=True))
@@ -158,12 +167,48 @@ def test_sampling_before_every_task_has_data_names_the_task():
         replay.sample(1)
 
 
-def test_state_of_another_shape_is_refused():
-    small, large = Replay(make_spec(), 4, CPU, seed=0), Replay(make_spec(), 8, CPU, seed=0)
-    for time in range(8):
-        add(large, make_spec(), time)
-    with pytest.raises(ValueError, match="does not fit"):
-        small.load_state_dict(large.state_dict())
+def test_rows_are_numbered_per_task_from_the_first_ever():
+    spec = make_spec(num_tasks=2)
+    replay = Replay(spec, 4, CPU, seed=0)
+    add(replay, spec, 0, valid=np.array([[True], [False]]))
+    for time in range(1, 7):
+        add(replay, spec, time)
+    assert replay.live() == [range(3, 7), range(2, 6)]  # seven rows of one task, six of the other, in four slots each
+    rewards = [np.frombuffer(content, np.float32).reshape(4, -1)[:, 3].tolist() for content in rows_of(replay)]
+    assert rewards == [[3, 4, 5, 6], [103, 104, 105, 106]]
+
+
+def test_rows_in_one_stretch_are_read_without_a_copy():
+    spec = make_spec(num_tasks=1)
+    replay = Replay(spec, 4, CPU, seed=0)
+    for time in range(4):
+        add(replay, spec, time)
+    (part,) = replay.read(0, range(1, 3))
+    replay._storage[0, 1, 0] = 55
+    assert part[0, 0] == 55
+    add(replay, spec, 4)
+    assert [len(part) for part in replay.read(0, range(2, 5))] == [2, 1]  # slots 2 and 3, then 0
+
+
+def test_rows_that_are_too_old_are_not_written():
+    spec = make_spec(num_tasks=1)
+    replay = Replay(spec, 4, CPU, seed=0)
+    for time in range(6):
+        add(replay, spec, time)
+    before = rows_of(replay)
+    old = memoryview(bytearray(b"\xff" * 3 * replay.row_bytes))
+    replay.write(0, range(-1, 2), old)
+    assert rows_of(replay) == before
+    replay.write(0, range(3), old)
+    assert rows_of(replay)[0] == b"\xff" * replay.row_bytes + before[0][replay.row_bytes :]
+
+
+@pytest.mark.parametrize(("tasks", "capacity", "obs_dim"), [(2, 4, 2), (3, 8, 2), (3, 4, 3)])
+def test_state_of_another_shape_is_refused(tasks, capacity, obs_dim):
+    other = Replay(dataclasses.replace(make_spec(tasks), obs_dim=obs_dim), capacity, CPU, seed=0)
+    # 4 bytes x (2 obs + 1 action + 1 reward + 2 next obs + 1 terminated) = 28
+    with pytest.raises(ValueError, match=r"does not fit into one of \(3, 4, 28\)"):
+        Replay(make_spec(), 4, CPU, seed=0).load_state_dict(other.state_dict())
 
 
 def test_a_replay_that_does_not_fit_says_what_would(monkeypatch):

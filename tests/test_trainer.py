@@ -109,7 +109,7 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, aggrega
     second = build(tmp_path / "parts", aggregator=aggregator, resume_from=checkpoint)
     second.run(StopRequest())
     second.close()
-    assert_same_state(everything(whole), everything(second))
+    assert_same_state(everything(whole.run_dir), everything(second.run_dir))
 
 
 def test_a_signal_before_the_first_step_saves_and_records_nothing(tmp_path):

@@ -216,13 +216,7 @@ def copies_of_a_task_share_one_goal_stream(monkeypatch: pytest.MonkeyPatch) -> N
 def the_ring_never_becomes_full(monkeypatch: pytest.MonkeyPatch) -> None:
     """metaworld-algorithms, ReplayBuffer.add: the position is compared with the capacity after the modulo, `full` is
     never set, and after wrapping only the newest prefix is sampled."""
-    add = Replay.add
-
-    def add_prefix(self: Replay, obs: np.ndarray, action: np.ndarray, step: Step) -> None:
-        add(self, obs, action, step)
-        self._size = self._position.copy()
-
-    monkeypatch.setattr(Replay, "add", add_prefix)
+    monkeypatch.setattr(Replay, "size", property(lambda self: self._added % self.capacity))
 
 
 def rows_are_read_in_the_order_of_envs(monkeypatch: pytest.MonkeyPatch) -> None:
