@@ -58,7 +58,7 @@ def test_targets_are_judged():
     assert "**missed**, 84.9%" in share
     assert "**missed**, 160 us" in wake_up
     _, wake_up = one_core_targets(Speed(10, [blocks(wall=[0.95e-3, 0.95e-3], cpu=2e-3)]), physics)
-    assert ": met, 50 us" in wake_up
+    assert "core, met, 50 us" in wake_up
 
 
 @pytest.mark.parametrize(

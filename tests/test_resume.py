@@ -112,7 +112,7 @@ def test_a_kill_after_a_record_leaves_it_once(tmp_path):
 
 def test_a_damaged_checkpoint_costs_steps_and_no_exactness(tmp_path):
     train(tmp_path / "whole", **SHORT)
-    trainer = build(tmp_path / "parts", **SHORT | {"total_steps": 60})
+    trainer = build(tmp_path / "parts", **dict(SHORT, total_steps=60))
     trainer.run(StopRequest())
     trainer.close()
     folder = tmp_path / "parts" / "checkpoints"
