@@ -10,6 +10,7 @@ restored.
 
 import ctypes
 import functools
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,26 +97,32 @@ class NativeSawyerEnv:
             env.row[:], env.row = rows[row : row + 1], rows[row : row + 1]
         places = np.array(list(envs))
         simulations = np.array([env.words.ctypes.data for env in envs.values()], np.uint64)
-        unconfirmed = [env for env in envs.values() if hasattr(env.task, "confirm")]
-        work = Work(rows, places, simulations, progress, worker, *host())
+        unconfirmed = np.array([hasattr(env.task, "confirm") for env in envs.values()])
+        work = Work(rows, places, simulations, unconfirmed, progress, worker, *host())
         # Compile it now: in the first step of a run that would look like a worker that hangs.
         nothing = work._replace(places=places[:0])
         step_rows(nothing)
         serve_rows(_wire(-1, b" ", b" "), nothing)
 
-        def step() -> bool:
-            has_ended = step_rows(work)
-            for env in unconfirmed:
+        def confirm() -> None:
+            for env in itertools.compress(envs.values(), unconfirmed):
                 if env.row["success"][0]:
                     env.row["success"] = env.task.confirm(env.stock.env)
-            return has_ended
+
+        def step() -> bool:
+            is_wanted = step_rows(work)
+            confirm()
+            return is_wanted
 
         def serve(descriptor: int, order: bytes, answer: bytes) -> bytes | None:
             wire = _wire(descriptor, order, answer)
             count = serve_rows(wire, work)
-            return None if count < 0 else wire.received[:count].tobytes()
+            if count >= 0:
+                return wire.received[:count].tobytes()
+            confirm()
+            return None
 
-        return Batch(step, None if unconfirmed else serve)
+        return Batch(step, serve)
 
     def reset(self, goal: int) -> Float[np.ndarray, " obs"]:
         """Start an episode with the goal of that index."""

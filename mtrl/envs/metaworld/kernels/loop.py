@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int32, Int64, UInt8, UInt64
+from jaxtyping import Bool, Float, Float32, Int, Int32, Int64, UInt8, UInt64
 
 from mtrl.envs.metaworld.kernels.compile import kernel
 from mtrl.envs.metaworld.kernels.gripper import Gripper
@@ -48,6 +48,8 @@ class Work(NamedTuple):
     """Which row belongs to which environment."""
     simulations: UInt64[np.ndarray, " env"]
     """Addresses of packed `Simulation`s."""
+    unconfirmed: Bool[np.ndarray, " env"]
+    """Whose success Python has to confirm."""
     progress: Int[np.ndarray, " worker"]
     """Tells others which row is being worked on."""
     worker: int
@@ -61,8 +63,11 @@ class Work(NamedTuple):
 
 @kernel
 def step_rows(work: Any) -> bool:
-    """Step the environments of a `Work` and write what came of it into their rows. Say whether an episode ended."""
-    has_ended = False
+    """Step the environments of a `Work` and write what came of it into their rows.
+
+    Say whether Python is wanted: an episode ended, or a success has to be confirmed.
+    """
+    is_wanted = False
     for i in range(len(work.places)):
         work.progress[work.worker] = work.places[i]
         row = work.rows[work.places[i]]
@@ -91,9 +96,9 @@ def step_rows(work: Any) -> bool:
             row["success"] = False
             row["truncated"] = True
         row["final_obs"][:] = row["obs"]
-        has_ended = has_ended or row["truncated"]
+        is_wanted = is_wanted or row["truncated"] or (row["success"] and work.unconfirmed[i])
     work.progress[work.worker] = IDLE
-    return has_ended
+    return is_wanted
 
 
 class Wire(NamedTuple):
@@ -117,8 +122,8 @@ def serve_rows(wire: Any, work: Any) -> int:
     Between two runs of the physics nothing else then displaces them from the processor's caches.
 
     Returns:
-        How many bytes arrived that are another order, or part of one; below 0 where an episode ended, which is not
-        answered yet.
+        How many bytes arrived that are another order, or part of one; below 0 where Python is wanted: that
+        step is not answered yet.
     """
     while not step_rows(work):
         size = len(wire.answer)
