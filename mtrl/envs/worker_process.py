@@ -75,11 +75,11 @@ class Batch(NamedTuple):
     """What steps all environments of a process."""
 
     step: Callable[[], bool]
-    """Steps each once and says whether an episode ended."""
+    """Steps each once and says whether an episode can have ended."""
     serve: Callable[[int, bytes, bytes], bytes | None] | None
     """Where there is a shorter way to go on: given the descriptor, a framed `STEP` and a framed `SUCCESS`, steps,
     answers and waits for the next order as long as that is to step. Returns what else arrived, or None where an
-    episode ended: that is not answered yet."""
+    episode can have ended: that step is not answered yet."""
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ restored.
 
 import ctypes
 import functools
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 from mtrl.envs.metaworld import kernels
 from mtrl.envs.metaworld.kernels.gripper import Gripper
-from mtrl.envs.metaworld.kernels.loop import Simulation, Wire, dot, serve_rows, step_rows
+from mtrl.envs.metaworld.kernels.loop import Simulation, Wire, Work, dot, serve_rows, step_rows
 from mtrl.envs.metaworld.kernels.memory import num_words, pack
 from mtrl.envs.metaworld.kernels.step import Frame
 from mtrl.envs.metaworld.kernels.views import body, gripper
@@ -96,26 +97,32 @@ class NativeSawyerEnv:
             env.row[:], env.row = rows[row : row + 1], rows[row : row + 1]
         places = np.array(list(envs))
         simulations = np.array([env.words.ctypes.data for env in envs.values()], np.uint64)
-        unconfirmed = [env for env in envs.values() if hasattr(env.task, "confirm")]
-        mj_step, mj_forward, is_fused = host()
-        what = (rows, places, simulations, progress, worker, mj_step, mj_forward, is_fused)
+        unconfirmed = np.array([hasattr(env.task, "confirm") for env in envs.values()])
+        work = Work(rows, places, simulations, unconfirmed, progress, worker, *host())
         # Compile it now: in the first step of a run that would look like a worker that hangs.
-        step_rows(rows, places[:0], *what[2:])
-        serve_rows(_wire(-1, b" ", b" "), rows, places[:0], *what[2:])
+        nothing = work._replace(places=places[:0])
+        step_rows(nothing)
+        serve_rows(_wire(-1, b" ", b" "), nothing)
 
-        def step() -> bool:
-            has_ended = step_rows(*what)
-            for env in unconfirmed:
+        def confirm() -> None:
+            for env in itertools.compress(envs.values(), unconfirmed):
                 if env.row["success"][0]:
                     env.row["success"] = env.task.confirm(env.stock.env)
-            return has_ended
+
+        def step() -> bool:
+            is_wanted = step_rows(work)
+            confirm()
+            return is_wanted
 
         def serve(descriptor: int, order: bytes, answer: bytes) -> bytes | None:
             wire = _wire(descriptor, order, answer)
-            count = serve_rows(wire, *what)
-            return None if count < 0 else wire.received[:count].tobytes()
+            count = serve_rows(wire, work)
+            if count >= 0:
+                return wire.received[:count].tobytes()
+            confirm()
+            return None
 
-        return Batch(step, None if unconfirmed else serve)
+        return Batch(step, serve)
 
     def reset(self, goal: int) -> Float[np.ndarray, " obs"]:
         """Start an episode with the goal of that index."""

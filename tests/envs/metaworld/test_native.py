@@ -145,3 +145,10 @@ def test_tasks_of_the_day_equal_stock_into_the_next_episode():
     different = {task: one.first for task, one in found.items() if not one.is_equal}
     assert not different, f"tasks of {today} ({', '.join(tasks)} with {kinds}, seed {today.toordinal()}): {different}"
     assert [one.episodes for one in found.values()] == [2] * TASKS_A_DAY
+
+
+def test_a_success_that_python_confirms_equals_stock_through_a_worker():
+    found = {}
+    # With these actions the thermos is at its place for ten steps before both fingers press on the stick.
+    compare_vector(["stick-push-v3"], [["policy"]], 200, goal_seed=0, found=found, seed=0)
+    assert found["stick-push-v3"].is_equal, found["stick-push-v3"].first

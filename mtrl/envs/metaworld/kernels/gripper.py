@@ -25,7 +25,7 @@ class Gripper(NamedTuple):
     left_finger: Point
     right_finger: Point
     tcp: Point
-    """Centre of the fingers, written by `Gripper.move_tcp` after every step."""
+    """Centre of the fingers, written by `update_tcp` in every step."""
     init_tcp: Point
     """Centre of the fingers when the hand had been brought to its place."""
 

@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int32, Int64, UInt8, UInt64
+from jaxtyping import Bool, Float, Float32, Int, Int32, Int64, UInt8, UInt64
 
 from mtrl.envs.metaworld.kernels.compile import kernel
 from mtrl.envs.metaworld.kernels.gripper import Gripper
@@ -39,44 +39,49 @@ _unpack = unpacker(Frame, Gripper)
 _unpack_simulation = unpacker(Simulation)
 
 
-@kernel
-def step_rows(
-    rows: Any,
-    places: Int[np.ndarray, " env"],
-    simulations: UInt64[np.ndarray, " env"],
-    progress: Int[np.ndarray, " worker"],
-    worker: int,
-    mj_step: int,
-    mj_forward: int,
-    is_fused: bool,
-) -> bool:
-    """Step environments and write what came of it into their rows. Say whether an episode ended.
+class Work(NamedTuple):
+    """The environments of a process, and what stepping them needs."""
 
-    Args:
-        rows: Of `mtrl.envs.shared_arrays`, with the actions.
-        places: Which row belongs to which environment.
-        simulations: Addresses of packed `Simulation`s.
-        progress: Tells others which row is being worked on.
-        worker: Place in `progress`.
-        mj_step: Address of MuJoCo's function.
-        mj_forward: Address of MuJoCo's function.
-        is_fused: How NumPy rounds a dot product on this processor, see `dot`.
+    rows: Any
+    """Of `mtrl.envs.shared_arrays`, with the actions."""
+    places: Int[np.ndarray, " env"]
+    """Which row belongs to which environment."""
+    simulations: UInt64[np.ndarray, " env"]
+    """Addresses of packed `Simulation`s."""
+    unconfirmed: Bool[np.ndarray, " env"]
+    """Whose success Python has to confirm."""
+    progress: Int[np.ndarray, " worker"]
+    """Tells others which row is being worked on."""
+    worker: int
+    """Place in `progress`."""
+    mj_step: int
+    mj_forward: int
+    """Addresses of MuJoCo's functions."""
+    is_fused: bool
+    """How NumPy rounds a dot product on this processor, see `dot`."""
+
+
+@kernel
+def step_rows(work: Any) -> bool:
+    """Step the environments of a `Work` and write what came of it into their rows.
+
+    Say whether Python is wanted: an episode ended, or a success has to be confirmed.
     """
-    has_ended = False
-    for i in range(len(places)):
-        progress[worker] = places[i]
-        row = rows[places[i]]
-        (simulation,) = _unpack_simulation(simulations[i])
+    is_wanted = False
+    for i in range(len(work.places)):
+        work.progress[work.worker] = work.places[i]
+        row = work.rows[work.places[i]]
+        (simulation,) = _unpack_simulation(work.simulations[i])
         frame, gripper = _unpack(simulation.task[1])
         frame.action[:] = row["action"]
         _move(frame.action, simulation)
         for _ in range(FRAME_SKIP):
-            call_with_two(mj_step, simulation.model_and_data[0], simulation.model_and_data[1])
-        call_with_two(mj_forward, simulation.model_and_data[0], simulation.model_and_data[1])
+            call_with_two(work.mj_step, simulation.model_and_data[0], simulation.model_and_data[1])
+        call_with_two(work.mj_forward, simulation.model_and_data[0], simulation.model_and_data[1])
         frame.obs[18:36] = frame.current
         frame.current[:3] = gripper.hand
         gap = simulation.right_claw - simulation.left_claw
-        frame.current[3] = min(max(math.sqrt(dot(gap, is_fused)) / 0.1, 0.0), 1.0)
+        frame.current[3] = min(max(math.sqrt(dot(gap, work.is_fused)) / 0.1, 0.0), 1.0)
         call(simulation.task[0], simulation.task[1])
         simulation.num_steps[0] += 1
         row["terminated"] = False
@@ -91,9 +96,9 @@ def step_rows(
             row["success"] = False
             row["truncated"] = True
         row["final_obs"][:] = row["obs"]
-        has_ended = has_ended or row["truncated"]
-    progress[worker] = IDLE
-    return has_ended
+        is_wanted = is_wanted or row["truncated"] or (row["success"] and work.unconfirmed[i])
+    work.progress[work.worker] = IDLE
+    return is_wanted
 
 
 class Wire(NamedTuple):
@@ -111,26 +116,16 @@ class Wire(NamedTuple):
 
 
 @kernel
-def serve_rows(
-    wire: Any,
-    rows: Any,
-    places: Int[np.ndarray, " env"],
-    simulations: UInt64[np.ndarray, " env"],
-    progress: Int[np.ndarray, " worker"],
-    worker: int,
-    mj_step: int,
-    mj_forward: int,
-    is_fused: bool,
-) -> int:
+def serve_rows(wire: Any, work: Any) -> int:
     """Step, answer and wait for the next order, as long as that is to step.
 
     Between two runs of the physics nothing else then displaces them from the processor's caches.
 
     Returns:
-        How many bytes arrived that are another order, or part of one; below 0 where an episode ended, which is not
-        answered yet.
+        How many bytes arrived that are another order, or part of one; below 0 where Python is wanted: that
+        step is not answered yet.
     """
-    while not step_rows(rows, places, simulations, progress, worker, mj_step, mj_forward, is_fused):
+    while not step_rows(work):
         size = len(wire.answer)
         if transfer(wire.send, wire.descriptor, wire.answer.ctypes.data, size) != size:
             return -1  # Python finds out why
