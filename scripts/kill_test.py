@@ -5,8 +5,8 @@
 A run saves after every vector step, with a replay so small that it wraps between starts, and is sent SIGKILL at a
 random moment: one time in four while it is set up, else up to half a second after the first checkpoint of its start. It
 is continued with --resume until it ends by itself; as many runs as it takes, with another method and seed each. Every
-start is a fork of this process, which has imported everything once. Ends with code 1 where a run could not be continued,
-fell back by more than one checkpoint, or differs from the one left alone in any bit.
+start is a fork of this process, which has imported everything once. Ends with code 1 where a run cannot be continued,
+falls back by more than one checkpoint, or differs from the one left alone in any bit.
 """
 
 import argparse
