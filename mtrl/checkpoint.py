@@ -55,7 +55,9 @@ def save(
         OSError: The disk is full or cannot be written; it names the file. Earlier checkpoints are as they were, and
             nothing is left of this one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        files.sync_folder(folder.parent)
     _discard_partial(folder)
     final = folder / f"{step:012d}"
     partial = folder / f"{_PARTIAL}{final.name}"
@@ -197,7 +199,9 @@ def _has_manifest(checkpoint: Path) -> bool:
     Raises:
         FileNotFoundError: The whole checkpoint is gone.
     """
-    return manifest.NAME in [path.name for path in checkpoint.iterdir()]
+    if not checkpoint.exists():
+        raise FileNotFoundError(f"{checkpoint} is gone")
+    return (checkpoint / manifest.NAME).exists()
 
 
 def _check_written(checkpoint: Path, new: Sequence[Segment]) -> None:
@@ -225,7 +229,10 @@ def _discard_partial(folder: Path) -> None:
             _discard(path)
     for path in folder.glob(f"{_PARTIAL}*"):
         shutil.rmtree(path, ignore_errors=True)
-    needed = {segment.name for path in by_step(folder).values() for segment in _segments(path)}
+    try:
+        needed = {segment.name for path in by_step(folder).values() for segment in _manifest(path).segments}
+    except (ValueError, FileNotFoundError):  # nobody knows then which segments that checkpoint needs
+        return
     segments.discard(folder / _SEGMENTS, needed)
 
 

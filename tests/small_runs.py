@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mtrl.agents.mtsac import MTSAC
 from mtrl.aggregators import make
-from mtrl.checkpoint import latest, load
+from mtrl.checkpoint import latest
 from mtrl.envs.toy import make as make_toy
 from mtrl.networks.mlp import MLP
 from mtrl.networks.multi_head import MultiHead
@@ -104,22 +103,6 @@ def stop_at(trainer, step_count, stop):
     trainer._vector_step = step_and_stop
 
 
-TIMES = ("time", "speed/", "time_share/")
-"""What the names of numbers that tell of the clock begin with; all others must be equal."""
-
-
-def told(run_dir):
-    """Return all that metrics.jsonl and TensorBoard tell of a run, but for times; numbers as text: NaN is no NaN."""
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    lines = [{name: value for name, value in line.items() if not name.startswith(TIMES)} for line in lines]
-    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0, "images": 0})
-    events.Reload()
-    tags = events.Tags()
-    curves = {tag: [(point.step, repr(point.value)) for point in events.Scalars(tag)] for tag in tags["scalars"]}
-    images = {tag: [(point.step, point.encoded_image_string) for point in events.Images(tag)] for tag in tags["images"]}
-    return lines, {tag: points for tag, points in curves.items() if not tag.startswith(TIMES)}, images
-
-
 def records(run_dir, kind):
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if line["kind"] == kind]
@@ -142,28 +125,3 @@ def assert_same_state(a, b):
         assert np.array_equal(a, b)
     else:
         assert a == b
-
-
-def everything(run_dir):
-    """Return all that the newest checkpoint of a run holds, but for the sizes of files of records."""
-    checkpoint = latest(run_dir / "checkpoints")
-    assert checkpoint is not None
-    parts = {path.stem: load(checkpoint, path.stem) for path in checkpoint.glob("*.pt") if path.stem != "records"}
-    return parts | {"rows": saved_rows(checkpoint)}
-
-
-def saved_rows(checkpoint):
-    """Return the rows that a checkpoint keeps of every task, the oldest first, read without the replay's own code."""
-    state = load(checkpoint, "replay")
-    size, capacity = state["row_bytes"], state["capacity"]
-    found = {}
-    for name, entry in json.loads((checkpoint / "manifest.json").read_text())["segments"].items():
-        content = (checkpoint.parent / "replay" / name).read_bytes()
-        for task, start, stop in entry["pieces"]:
-            for number in range(start, stop):
-                found[task, number], content = content[:size], content[size:]
-        assert not content
-    return [
-        np.array([np.frombuffer(found[task, number], np.float32) for number in range(max(0, n - capacity), n)])
-        for task, n in enumerate(state["added"].tolist())
-    ]

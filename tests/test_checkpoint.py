@@ -285,6 +285,22 @@ def test_segments_of_a_save_that_was_killed_are_deleted_by_the_next(monkeypatch,
     assert again.segments == [1, 3]
 
 
+def test_nothing_is_deleted_that_a_checkpoint_may_need_whose_manifest_cannot_be_read(tmp_path):
+    run = Run(tmp_path)
+    for step in range(1, 9):
+        run.save(step)
+    assert run.segments == [3, 4, 5, 6, 7, 8]
+    manifest = tmp_path / f"{7:012d}" / "manifest.json"
+    content = manifest.read_bytes()
+    manifest.write_bytes(b"")
+    run.save(9)
+    assert run.segments == [3, 4, 5, 6, 7, 8, 9]
+    manifest.write_bytes(content)
+    checkpoint.check(manifest.parent)
+    run.save(10)
+    assert run.segments == [5, 6, 7, 8, 9, 10]
+
+
 def test_a_checkpoint_that_was_deleted_is_nothing_to_build_on(tmp_path):
     run = Run(tmp_path)
     run.save(1)

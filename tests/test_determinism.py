@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mtrl.train import main
-from tests.small_runs import TIMES, assert_same_state, everything
+from scripts.compare_runs import TIMES, everything
+from tests.small_runs import assert_same_state
 from tests.test_train import MUJOCO, TINY, unchanged_process  # noqa: F401 - a fixture
 
 TOY = [

@@ -16,10 +16,10 @@ from mtrl.checkpoint import latest, load
 from mtrl.nonfinite import NonFiniteError
 from mtrl.train import main
 from mtrl.trainer import Trainer
+from scripts.compare_runs import saved_rows
 from tests.envs.fakes import NUM_GOALS
 from tests.envs.faulty import TIMEOUT
 from tests.envs.harness import TASK_NAMES, wait_until_gone
-from tests.small_runs import saved_rows
 from tests.test_train import children_of, records, steps_saved, unchanged_process  # noqa: F401 - a fixture
 
 # Vector steps are 6 environment steps; the 5th one fails: after 24. The last checkpoint before is at 18.
