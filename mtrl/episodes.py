@@ -33,6 +33,11 @@ class EpisodeStatistics:
         self._return[ended] = 0
         self._success[ended] = False
 
+    def break_off(self) -> None:
+        """Forget the episodes under way: new ones begin."""
+        self._return[:] = 0
+        self._success[:] = False
+
     def pop(self) -> dict[str, np.ndarray]:
         """Return success rate and mean return per task (NaN where no episode ended) and start anew.
 
