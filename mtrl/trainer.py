@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtrl import checkpoint
+from mtrl.divergence import ValueWatch
 from mtrl.episodes import EpisodeStatistics
 from mtrl.evaluator import MakeEnv, evaluate, spread_goals
 from mtrl.interfaces import Agent, BrokenEnvError, Metrics, Step, VectorEnv
@@ -47,6 +48,7 @@ class Trainer:
         agent: Agent,
         replay: Replay,
         batch_size: int,
+        gamma: float,
         device: torch.device,
         run_dir: Path,
         stopwatch: Stopwatch,
@@ -74,6 +76,7 @@ class Trainer:
         """Of the last update."""
         self._transference = Average()
         self._nonfinite = NonFiniteUpdates(env.spec.task_names)
+        self._values = ValueWatch(env.spec.task_names, gamma)
         self._evaluated_at = 0
         """Step of the last completed evaluation."""
         self.obs = self._load(resume_from) if resume_from else env.reset().copy()
@@ -287,10 +290,17 @@ class Trainer:
             if self._metrics:
                 self._check_finite()
                 values |= _to_numpy({k: v for k, v in self._metrics.items() if not k.endswith("_nonfinite")})
+                self._watch_values(values)
                 values |= _to_numpy(self.agent.diagnose(self._diagnostic_batch()) | self._transference.pop())
             values["skipped_updates"] = float(self.skipped_updates)
             values["worker_restarts"] = float(self._restarts)
             self._recorder.training(self.step_count, self.update_count, values)
+
+    def _watch_values(self, values: dict[str, Any]) -> None:
+        """Warn if values are beyond what the rewards can justify."""
+        if "q" in values:
+            bonus = values.get("temperature", 0.0) * values.get("entropy", np.zeros(self.env.spec.num_tasks))
+            self._values.look(values["q"], self._episodes.largest_reward, bonus)
 
     def _diagnostic_batch(self) -> Any:
         """Draw a batch without moving the replay's random stream."""

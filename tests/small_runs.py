@@ -57,6 +57,7 @@ def build(run_dir, aggregator="aligned", resume_from=None, **options):
         agent=agent,
         replay=Replay(env.spec, 1000, CPU, config.seed),
         batch_size=8,
+        gamma=agent.config.gamma,
         device=CPU,
         run_dir=run_dir,
         stopwatch=stopwatch,

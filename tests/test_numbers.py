@@ -193,6 +193,7 @@ def test_what_is_kept_repeats_the_update_bit_for_bit(tmp_path, aggregator):
 
 def test_an_agent_that_is_no_number_itself_is_not_saved(tmp_path):
     trainer = learning(tmp_path / "run", on_nonfinite="save")
+    assert isinstance(trainer.agent, MTSAC)
     trainer.agent.log_alpha[SECOND] = torch.nan
     with pytest.raises(NonFiniteError, match="temperature of reach-west") as error:
         trainer.run(StopRequest())
