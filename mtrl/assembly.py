@@ -61,6 +61,13 @@ def make_agent(settings: "Settings", spec: EnvSpec, device: torch.device, stopwa
     )
 
 
+def read_spec(settings: "Settings") -> EnvSpec:
+    """Return names and sizes of the run's environments, of which a single one is built for it."""
+    names = envs.task_names(settings.env)
+    with closing(make_env(settings, names[:1], 1)) as env:
+        return dataclasses.replace(env.spec, task_names=names)
+
+
 def load_policy(settings: "Settings", folder: Path, action_seed: int | None) -> Policy:
     """Return what a checkpoint of the run has learned, as a policy of all its tasks.
 
@@ -74,10 +81,7 @@ def load_policy(settings: "Settings", folder: Path, action_seed: int | None) -> 
         FileNotFoundError: It is gone: training deletes old ones.
     """
     device = choose_device(settings.trainer.device)
-    names = envs.task_names(settings.env)
-    with closing(make_env(settings, names[:1], 1)) as env:
-        spec = dataclasses.replace(env.spec, task_names=names)
-    agent = make_agent(settings, spec, device)
+    agent = make_agent(settings, read_spec(settings), device)
     agent.load_state_dict(checkpoint.load(folder, "agent", device))
     act = agent.act_deterministic
     if action_seed is not None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from mtrl.interfaces import Step
 
@@ -21,10 +22,18 @@ class EpisodeStatistics:
         self._success = np.zeros((num_tasks, envs_per_task), dtype=bool)
         self._finished = np.zeros((3, num_tasks))  # episodes, successes, sum of returns
         self._invalid_steps = np.zeros(num_tasks)
+        self._largest_reward = np.zeros(num_tasks)
+
+    @property
+    def largest_reward(self) -> Float[np.ndarray, " task"]:
+        """Greatest absolute reward of each task in the whole run."""
+        return self._largest_reward.copy()
 
     def add(self, step: Step) -> None:
         """Take in one vector step."""
-        self._return += np.where(step.valid, step.reward, 0)
+        reward = np.where(step.valid, step.reward, 0)
+        self._return += reward
+        self._largest_reward = np.maximum(self._largest_reward, np.abs(reward).max(1))
         self._success |= step.success
         self._invalid_steps += (~step.valid).sum(1)
         ended = step.terminated | step.truncated
@@ -32,6 +41,11 @@ class EpisodeStatistics:
         self._finished += [whole.sum(1), (whole & self._success).sum(1), (whole * self._return).sum(1)]
         self._return[ended] = 0
         self._success[ended] = False
+
+    def break_off(self) -> None:
+        """Forget the episodes under way: new ones begin."""
+        self._return[:] = 0
+        self._success[:] = False
 
     def pop(self) -> dict[str, np.ndarray]:
         """Return success rate and mean return per task (NaN where no episode ended) and start anew.
@@ -51,9 +65,10 @@ class EpisodeStatistics:
             "success": self._success,
             "finished": self._finished,
             "invalid_steps": self._invalid_steps,
+            "largest_reward": self._largest_reward,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`'s result."""
         self._return, self._success, self._finished = state["return"], state["success"], state["finished"]
-        self._invalid_steps = state["invalid_steps"]
+        self._invalid_steps, self._largest_reward = state["invalid_steps"], state["largest_reward"]

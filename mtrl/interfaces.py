@@ -179,7 +179,7 @@ class Agent(Protocol):
         """Learn from one batch. No logging, no I/O, no synchronisation with the device.
 
         A metric NAME_nonfinite, (task,) bool, tells which tasks' losses or gradients of the component NAME were not
-        finite; such an update must have changed nothing. It is counted and never logged.
+        finite; such an update must have changed nothing but random streams. It is counted and never logged.
         """
         ...
 
@@ -193,6 +193,13 @@ class Agent(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that `load_state_dict` needs to continue exactly."""
+        ...
+
+    def state_before_update(self) -> dict[str, Any]:
+        """Return what `state_dict` returned before the last update, where that one was not finite.
+
+        Only random streams differ then: the same batch repeats the update from there.
+        """
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,14 +1,20 @@
 """Numbers that are not finite: noticed where they arrive, and named."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtrl.interfaces import Metrics, Step
+from mtrl.interfaces import Agent, Batch, Metrics, Step
 
 _SUFFIX = "_nonfinite"
+
+_UPDATES_KEPT = 3
+"""Most updates a run keeps to be repeated: the first ones tell most, and a disk is finite."""
 
 
 class NonFiniteError(RuntimeError):
@@ -46,6 +52,23 @@ def check_step(step: Step, task_names: Sequence[str]) -> None:
     _check("reward", np.where(step.valid, step.reward, 0), task_names, NonFiniteError)
     _check("observation", np.where(step.valid[..., None], step.final_obs, 0), task_names, NonFiniteError)
     check_obs(step.obs, task_names)
+
+
+def check_state(state: Any, where: str = "the agent's state") -> None:
+    """Raise if a tensor in a tree of dicts, lists and tuples is not finite: it is not worth saving. Waits for it.
+
+    Raises:
+        NonFiniteError: It names the tensor.
+    """
+    if isinstance(state, Tensor):
+        if not state.isfinite().all():
+            raise NonFiniteError(f"{where} is not finite")
+    elif isinstance(state, dict):
+        for name, value in state.items():
+            check_state(value, f"{where}, {name}")
+    elif isinstance(state, list | tuple):
+        for value in state:
+            check_state(value, where)
 
 
 def _check(quantity: str, values: np.ndarray, task_names: Sequence[str], error: type[NonFiniteError]) -> None:
@@ -97,6 +120,66 @@ class NonFiniteUpdates:
 
     def _name(self, quantity: str, flags: Tensor) -> str:
         return f"{quantity} of {', '.join(self._task_names[int(task)] for task in flags.nonzero())}"
+
+
+def keep_update(
+    folder: Path, number: int, agent: Agent, batch: Batch, metrics: Metrics, task_names: Sequence[str]
+) -> str:
+    """Write what repeats the agent's last update, where it was not finite: its state before, and the batch.
+
+    The file, NUMBER.pt, holds plain types and tensors; of one run the first few such updates are kept.
+
+    Args:
+        folder: Where the run keeps them.
+        number: Of the update.
+        agent: As the update left it.
+        batch: Of that update.
+        metrics: Of that update.
+        task_names: By the tasks' index.
+
+    Returns:
+        What to do with it, or why there is none, for the person.
+    """
+    if not _found_in(metrics, task_names):
+        return "that update cannot be repeated: others followed before it was noticed; see --log-every"
+    kept = list(folder.glob("*.pt"))
+    if len(kept) >= _UPDATES_KEPT:
+        return f"{folder} holds {len(kept)} earlier updates to repeat and takes no more"
+    file = folder / f"{number}.pt"
+    partial = folder / f".partial-{file.name}"
+    try:
+        folder.mkdir(exist_ok=True)
+        state = agent.state_before_update()
+        torch.save({"task_names": list(task_names), "batch": batch._asdict(), "agent": state}, partial)
+        partial.replace(file)
+    except (OSError, RuntimeError) as problem:  # torch's word for a full disk is the latter
+        partial.unlink(missing_ok=True)
+        return f"what repeats that update could not be written: {problem}"
+    return f"repeat that update: python scripts/reproduce_update.py {file}"
+
+
+def repeat_update(file: Path, agent: Agent, device: torch.device) -> tuple[Metrics, str]:
+    """Repeat an update that was not finite, from what `keep_update` wrote.
+
+    Args:
+        file: RUN/nonfinite/UPDATE.pt.
+        agent: One built as in that run; it is left as it was before the update, but for the random streams.
+        device: The agent's. On another kind of device than the run's the noise is another.
+
+    Returns:
+        The update's metrics, and in words what is not finite in it; nothing where all is.
+    """
+    content = torch.load(file, map_location=device, weights_only=True)
+    agent.load_state_dict(content["agent"])
+    metrics = agent.update(Batch(**content["batch"]))
+    return metrics, _found_in(metrics, content["task_names"])
+
+
+def _found_in(metrics: Metrics, task_names: Sequence[str]) -> str:
+    """Return in words what was not finite in one update; nothing where all was. Waits for the device."""
+    update = NonFiniteUpdates(task_names)
+    update.note(metrics, 1)
+    return update.pop()[1].partition(": ")[2]
 
 
 def _flagged(metrics: Metrics) -> Iterator[tuple[str, Tensor]]:

@@ -5,6 +5,7 @@ environment.json   versions, commit, hardware and command line, one entry per st
 metrics.jsonl      one record per line: training and evaluations
 events.out.*       the same for TensorBoard
 checkpoints/STEP/  everything needed to continue
+nonfinite/         updates that met a number that is not finite, to be repeated
 evaluations/       what `mtrl.evaluate` found, by step
 lock               held by the process that runs here, and its id
 """

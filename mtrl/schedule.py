@@ -43,8 +43,12 @@ class Config:
     costs as much as 4 updates of 10 tasks, or 14 of 50."""
     checkpoint_every: int = 500_000
     """Environment steps (summed over tasks) between checkpoints; 0 for none but the one at the end."""
-    on_nonfinite: Literal["raise", "skip"] = "raise"
-    """What to do when a loss or gradient is not finite: stop, or leave that update out and count it."""
+    on_nonfinite: Literal["raise", "skip", "save"] = "raise"
+    """What to do when a loss or gradient is not finite: raise stops and leaves the checkpoints as they are, the right
+    thing after a divergence; skip leaves that update out and counts it; save stops and saves first, as after a rare
+    fault of an environment. Nothing has been learned from the number in any case. An action, observation or reward that
+    is not finite always stops the run: save then saves what was learned before and lets new episodes begin, but not an
+    agent whose actions are no numbers."""
     max_hours: float | None = None
     """Hours after which this process saves and ends, as for a job whose time is limited; by default no limit."""
     run_dir: Path | None = None

@@ -92,6 +92,7 @@ def build(settings: "Settings") -> "Trainer":
             agent=agent,
             replay=replay,
             batch_size=settings.agent_config.batch_size,
+            gamma=settings.agent_config.gamma,
             device=device,
             run_dir=run_dir,
             stopwatch=stopwatch,

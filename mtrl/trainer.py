@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtrl import checkpoint
+from mtrl.divergence import ValueWatch
 from mtrl.episodes import EpisodeStatistics
 from mtrl.evaluator import MakeEnv, evaluate, spread_goals
 from mtrl.files import StorageError
@@ -21,7 +22,9 @@ from mtrl.nonfinite import (
     NonFiniteUpdates,
     check_action,
     check_obs,
+    check_state,
     check_step,
+    keep_update,
 )
 from mtrl.recorder import Recorder
 from mtrl.replay import Replay
@@ -51,6 +54,7 @@ class Trainer:
         agent: Agent,
         replay: Replay,
         batch_size: int,
+        gamma: float,
         device: torch.device,
         run_dir: Path,
         stopwatch: Stopwatch,
@@ -74,8 +78,11 @@ class Trainer:
         self._eval_goals = spread_goals(env.spec.num_goals, config.eval_goals)
         self._episodes = EpisodeStatistics(env.spec.num_tasks, env.spec.envs_per_task)
         self._metrics: Metrics = {}
+        self._batch: Any = None
+        """Of the last update."""
         self._transference = Average()
         self._nonfinite = NonFiniteUpdates(env.spec.task_names)
+        self._values = ValueWatch(env.spec.task_names, gamma)
         self._evaluated_at = 0
         """Step of the last completed evaluation."""
         self._logged_at = 0
@@ -107,13 +114,15 @@ class Trainer:
 
         Raises:
             NonFiniteError: An action, observation or reward is not finite; or a loss, gradient or temperature, and
-                the run is told to raise.
+                the run is not told to skip.
             BrokenEnvError: The environments failed for good; what was learned has been saved.
             StorageError: The run has ended and cannot be saved. Before its end that is no reason to stop.
         """
         try:
             self._run(stop)
         except Exception as failure:
+            if isinstance(failure, NonFiniteError) and self.config.on_nonfinite == "save":
+                self._save_if_intact(failure)
             failure.add_note(f"after {self.step_count:,} environment steps")
             raise
 
@@ -205,7 +214,7 @@ class Trainer:
         check_action(action, self.env.spec.task_names)
         with self.stopwatch("environments"):
             step = self._step_env(action)
-        check_step(step, self.env.spec.task_names)
+        self._check_step(step)
         with self.stopwatch("replay"):
             self.replay.add(self.obs, action, step)
         self._episodes.add(step)
@@ -227,6 +236,32 @@ class Trainer:
         except (OSError, NonFiniteError) as other:
             failure.add_note(f"(and it could not be saved: {other})")
 
+    def _check_step(self, step: Step) -> None:
+        """Raise if a number of the step is not finite; what is then saved begins new episodes."""
+        try:
+            check_step(step, self.env.spec.task_names)
+        except NonFiniteError:
+            if self.config.on_nonfinite == "save":
+                self.obs = self.env.reset().copy()
+                self._episodes.break_off()
+                self._saved_at = None
+            raise
+
+    def _save_if_intact(self, failure: NonFiniteError) -> None:
+        """Save since a number was not finite, unless what would be saved is broken itself."""
+        if self._saved_at == self.step_count:
+            return
+        if isinstance(failure, NonFiniteActionError):
+            failure.add_note("(not saved: the agent itself is broken)")
+            return
+        try:
+            check_obs(self.obs, self.env.spec.task_names)
+            check_state(self.agent.state_dict())
+        except NonFiniteError as other:
+            failure.add_note(f"(not saved: {other})")
+            return
+        self._save_what_was_learned(failure)
+
     def _act(self) -> Float[np.ndarray, "task env action"]:
         """Act at random during warm-up, with the exploring policy afterwards."""
         spec = self.env.spec
@@ -244,8 +279,8 @@ class Trainer:
     def _update(self) -> None:
         """Learn once."""
         with self.stopwatch("replay"):
-            batch = self._sample()
-        self._metrics = self.agent.update(batch)
+            self._batch = self._sample()
+        self._metrics = self.agent.update(self._batch)
         self.update_count += 1
         self._nonfinite.note(self._metrics, self.update_count)
         if self.device.type == "cpu":  # elsewhere asking costs a synchronisation, so it waits for the next record
@@ -263,12 +298,16 @@ class Trainer:
         """Raise or count if any update since the last check met a number that is not finite.
 
         Raises:
-            NonFiniteError: The run is told to raise.
+            NonFiniteError: The run is not told to skip.
         """
         count, found = self._nonfinite.pop()
         self.skipped_updates += count
-        if count and self.config.on_nonfinite == "raise":
-            raise NonFiniteError(f"{found} (--on-nonfinite skip leaves such updates out)")
+        if not count:
+            return
+        folder, task_names = self.run_dir / "nonfinite", self.env.spec.task_names
+        remark = keep_update(folder, self.update_count, self.agent, self._batch, self._metrics, task_names)
+        if self.config.on_nonfinite != "skip":
+            raise NonFiniteError(f"{found} (--on-nonfinite skip leaves such updates out)\n{remark}")
 
     # --------------------------------------------------------------------------------- logging and evaluation
 
@@ -290,10 +329,17 @@ class Trainer:
             if self._metrics:
                 self._check_finite()
                 values |= _to_numpy({k: v for k, v in self._metrics.items() if not k.endswith("_nonfinite")})
+                self._watch_values(values)
                 values |= _to_numpy(self.agent.diagnose(self._diagnostic_batch()) | self._transference.pop())
             values["skipped_updates"] = float(self.skipped_updates)
             values["worker_restarts"] = float(self._restarts)
             self._recorder.training(self.step_count, self.update_count, values)
+
+    def _watch_values(self, values: dict[str, Any]) -> None:
+        """Warn if values are beyond what the rewards can justify."""
+        if "q" in values:
+            bonus = values.get("temperature", 0.0) * values.get("entropy", np.zeros(self.env.spec.num_tasks))
+            self._values.look(values["q"], self._episodes.largest_reward, bonus)
 
     def _diagnostic_batch(self) -> Any:
         """Draw a batch without moving the replay's random stream."""

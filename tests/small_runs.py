@@ -65,6 +65,7 @@ def build(run_dir, aggregator="aligned", network="mlp", resume_from=None, capaci
         agent=agent,
         replay=Replay(env.spec, capacity, CPU, config.seed),
         batch_size=8,
+        gamma=agent.config.gamma,
         device=CPU,
         run_dir=run_dir,
         stopwatch=stopwatch,

@@ -16,6 +16,7 @@ from mtrl.checkpoint import latest, load
 from mtrl.nonfinite import NonFiniteError
 from mtrl.train import main
 from mtrl.trainer import Trainer
+from scripts import reproduce_update
 from scripts.compare_runs import saved_rows
 from tests.envs.fakes import NUM_GOALS
 from tests.envs.faulty import TIMEOUT
@@ -301,3 +302,31 @@ def test_what_is_no_number_in_an_update_is_named(capsys, monkeypatch, run_dir, n
     )
     saved = (step - 1) // 20 * 20
     assert_can_go_on(run_dir, error, saved=saved, logged=saved, until=saved + 20)
+
+
+def test_stopping_and_saving_loses_nothing_learned_and_begins_new_episodes(run_faulty, run_dir):
+    code, error = run_faulty("nan_reward", "--on-nonfinite", "save")
+    assert code == 3
+    assert error.startswith("\nerror: reward of task 'east', environment 1 is nan, after 24 environment steps\n\n")
+    assert_can_go_on(run_dir, error, saved=24, logged=24, until=36)
+
+
+def test_an_update_that_is_not_finite_can_be_repeated_from_its_file(capsys, monkeypatch, run_dir):
+    monkeypatch.setattr("mtrl.agents.mtsac.td_target", target_without_numbers)
+    assert main([*TOY, "--on-nonfinite", "save", "--run-dir", str(run_dir)]) == 3
+    error = capsys.readouterr().err
+    file = run_dir / "nonfinite" / "1.pt"
+    assert f"\n\nrepeat that update: python scripts/reproduce_update.py {file}\n\n" in error
+    assert f"the last checkpoint is of step 40; continue from it with --resume {run_dir}" in error
+    reproduce_update.main([str(file)])
+    assert capsys.readouterr().out == "critic loss of reach-west\n"
+    monkeypatch.undo()
+    reproduce_update.main([str(file)])
+    assert capsys.readouterr().out == "everything is finite\n"
+
+
+def test_a_file_that_is_not_there_cannot_be_repeated(capsys, run_dir):
+    with pytest.raises(SystemExit) as caught:
+        reproduce_update.main([str(run_dir / "1.pt")])
+    assert caught.value.code == 2
+    assert f"{run_dir / '1.pt'}: no such file; expected RUN/nonfinite/UPDATE.pt" in capsys.readouterr().err

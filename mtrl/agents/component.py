@@ -45,6 +45,13 @@ class Adam:
         self.lr = lr
         self.optimizer = torch.optim.Adam(leaves, lr=lr, eps=eps, fused=True)
 
+    def moments(self) -> list[Tensor]:
+        """Return counts and moments, the optimiser's own tensors; zeros before the first step."""
+        if not self.optimizer.state:  # torch creates them in the first step, taken or not
+            no = torch.zeros((), dtype=torch.bool, device=self.leaves[0].device)
+            self.step([torch.zeros_like(leaf) for leaf in self.leaves], no)
+        return [value for leaf in self.leaves for value in self.optimizer.state[leaf].values()]
+
     def displacement(self, gradients: Parameters, leaves: Parameters) -> Parameters:
         """Return what one step from here would subtract from some leaves, for several gradients at once.
 
@@ -166,6 +173,20 @@ class Component:
         if update.weights is not None:
             metrics[f"{self.name}_weight"] = update.weights
         return update, metrics, is_finite
+
+    def copy_learned(self) -> list[Tensor]:
+        """Return copies of parameters, optimiser and aggregator, to be put back by `undo`."""
+        return [tensor.clone() for tensor in self._learned()]
+
+    def undo(self, before: list[Tensor], keep: Bool[Tensor, ""]) -> None:
+        """Put back what `copy_learned` returned, except where `keep`."""
+        if is_known(keep):
+            return
+        for tensor, earlier in zip(self._learned(), before, strict=True):
+            torch.where(keep, tensor, earlier, out=tensor)
+
+    def _learned(self) -> list[Tensor]:
+        return [*self.leaves, *self.adam.moments(), *self.aggregator.buffers()]
 
     def measure(self, loss: TaskLoss, frozen: Any) -> Metrics:
         """Measure the gradient system of `loss`, before and after a copy of the aggregator has seen it."""

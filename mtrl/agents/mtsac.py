@@ -136,6 +136,8 @@ class MTSAC:
         self.log_alpha = torch.full((spec.num_tasks,), config.initial_temperature, device=device).log()
         self.temperature_adam = Adam([self.log_alpha], config.temperature_lr, config.adam_eps)
         self.generators = {name: torch_generator(seed, "agent", name, device=device) for name in ("act", "update")}
+        self._streams_before = [stream.get_state() for stream in self._streams()]
+        """States of the random streams of updates before the last one."""
 
     # ------------------------------------------------------------------------------------------------ acting
 
@@ -162,24 +164,27 @@ class MTSAC:
     def update(self, batch: Batch) -> Metrics:
         """Learn from one batch: critics, actor, temperatures, target critics.
 
-        What is not finite is not learned from: neither by the part it appears in nor by those after it.
+        What is not finite is not learned from: wherever it appears, nothing changes but the random streams.
         """
         generator = self.generators["update"]
+        self._streams_before = [stream.get_state() for stream in self._streams()]
         self.standardize.fit_once(batch.obs)
         batch = self._standardized(batch)
         with self.stopwatch("critic"):
+            before = self.critic.copy_learned()
             yes = torch.ones((), dtype=torch.bool, device=self.device)
-            critic, critic_metrics, is_finite = self.critic.descend(
+            critic, critic_metrics, may_step = self.critic.descend(
                 self._critic_loss, self._critic_inputs(batch, generator), yes
             )
         with self.stopwatch("actor"):
             temperature = self.log_alpha.exp()
-            actor, actor_metrics, may_adapt = self.actor.descend(
-                self._actor_loss, self._actor_inputs(batch, generator), is_finite
+            actor, actor_metrics, is_finite = self.actor.descend(
+                self._actor_loss, self._actor_inputs(batch, generator), may_step
             )
             gradient = temperature_gradient(actor.metrics["log_prob"], self.target_entropy)
-            self.temperature_adam.step([gradient], may_adapt & gradient.isfinite().all())
+            self.temperature_adam.step([gradient], is_finite & gradient.isfinite().all())
         with self.stopwatch("critic"):
+            self.critic.undo(before, is_finite)
             self._move_targets(is_finite)
         return {
             "temperature_nonfinite": ~temperature.isfinite(),
@@ -250,6 +255,10 @@ class MTSAC:
     def _noise(self, obs: Tensor, generator: torch.Generator) -> Tensor:
         return torch.randn(*obs.shape[:-1], self.action_dim, generator=generator, device=obs.device)
 
+    def _streams(self) -> list[torch.Generator]:
+        """Return the random streams that updates draw from."""
+        return [self.generators["update"], self.critic.generator, self.actor.generator]
+
     def _move_targets(self, is_finite: Bool[Tensor, ""]) -> None:
         """Move the target critics by tau towards the online ones."""
         targets = [*self.target_shared.values(), *self.target_private.values()]
@@ -272,6 +281,12 @@ class MTSAC:
             "standardizer": self.standardize.state_dict(),
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
         }
+
+    def state_before_update(self) -> dict[str, Any]:
+        """Return what `state_dict` would have before the last update, which was not finite and changed no more."""
+        state = self.state_dict()
+        state["generators"]["update"], state["critic"]["generator"], state["actor"]["generator"] = self._streams_before
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`'s result.

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mtrl.agents.mtsac import MTSAC
+from mtrl.aggregators import names
 from mtrl.gradients import losses_at
 from mtrl.seeding import copy_generator
 from tests.agents.small_agent import (
@@ -17,6 +18,7 @@ from tests.agents.small_agent import (
     changed,
     every_method,
     every_network,
+    flatten,
     optimizers,
     parameters,
     snapshot,
@@ -89,6 +91,49 @@ def test_first_batch_that_is_not_finite_leaves_fresh_moments(method):
     assert changed(before, parameters(agent)) == set()
     for optimizer in optimizers(agent):
         assert not any(value.any() for state in optimizer.state.values() for value in state.values())
+
+
+def spoil_noise(monkeypatch, task: int) -> None:
+    """Make the actor's loss of a task not a number; the critic's is one."""
+    inputs = MTSAC._actor_inputs
+
+    def spoilt(self, batch, generator):
+        found = inputs(self, batch, generator)
+        found.noise[task] = torch.inf
+        return found
+
+    monkeypatch.setattr(MTSAC, "_actor_inputs", spoilt)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("method", names())
+def test_an_actor_that_is_not_finite_takes_the_critics_step_back(monkeypatch, method, is_first):
+    agent = build("multi_head", method)
+    if not is_first:
+        agent.update(batch_for(0))
+    for adam in (agent.critic.adam, agent.actor.adam, agent.temperature_adam):
+        adam.moments()  # which a state lacks before the first update
+    before = learned(agent)
+    with monkeypatch.context() as patch:
+        spoil_noise(patch, task=2)
+        metrics = agent.update(batch_for(1))
+    assert metrics["actor_nonfinite"].tolist() == [False, False, True]
+    assert not metrics["critic_nonfinite"].any()
+    assert changed(before, learned(agent)) == set()
+    agent.update(batch_for(2))
+    assert changed(before, learned(agent))
+
+
+@every_network
+@every_method
+def test_the_state_before_an_update_that_was_not_finite_is_whole(monkeypatch, network_name, method):
+    agent = build(network_name, method)
+    agent.update(batch_for(0))
+    before = snapshot(agent)
+    spoil_noise(monkeypatch, task=0)
+    agent.update(batch_for(1))
+    assert changed(before, flatten(agent.state_before_update())) == set()
+    assert changed(before, snapshot(agent)) >= {"/generators/update"}
 
 
 @every_method

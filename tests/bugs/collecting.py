@@ -60,6 +60,7 @@ def collect(env: VectorEnv, *, vector_steps: int, capacity: int = 1000, random_s
             agent=agent,
             replay=Replay(spec, capacity, CPU, config.seed),
             batch_size=8,
+            gamma=agent.config.gamma,
             device=CPU,
             run_dir=Path(folder),
             stopwatch=stopwatch,
