@@ -15,16 +15,15 @@ from mtrl.divergence import ValueWatch
 from mtrl.episodes import EpisodeStatistics
 from mtrl.evaluator import MakeEnv, evaluate, spread_goals
 from mtrl.files import StorageError
-from mtrl.interfaces import Agent, BrokenEnvError, Metrics, Step, VectorEnv
+from mtrl.interfaces import Agent, BrokenEnvError, Step, VectorEnv
+from mtrl.learner import Learner
 from mtrl.nonfinite import (
     NonFiniteActionError,
     NonFiniteError,
-    NonFiniteUpdates,
     check_action,
     check_obs,
     check_state,
     check_step,
-    keep_update,
 )
 from mtrl.recorder import Recorder
 from mtrl.replay import Replay
@@ -32,7 +31,6 @@ from mtrl.schedule import Config, total_steps
 from mtrl.seeding import numpy_generator
 from mtrl.signals import StopRequest
 from mtrl.timing import Stopwatch
-from mtrl.transference import Average
 
 SAVE_AGAIN_SECONDS = 60.0
 """After a checkpoint that could not be written."""
@@ -63,25 +61,27 @@ class Trainer:
         """Join the parts; with `resume_from`, a checkpoint, continue where it was written."""
         self.config = config
         self.env, self.make_eval_env, self.agent, self.replay = env, make_eval_env, agent, replay
-        self.batch_size = batch_size
         self.total_steps = total_steps(config, env.spec)
         self.device = device
         self.run_dir = run_dir
         self.stopwatch = stopwatch
+        self.learner = Learner(
+            config,
+            agent,
+            replay,
+            batch_size=batch_size,
+            device=device,
+            task_names=env.spec.task_names,
+            run_dir=run_dir,
+            stopwatch=stopwatch,
+        )
         self.step_count = 0
         """Environment steps so far, summed over tasks."""
-        self.update_count = 0
-        self.skipped_updates = 0
         self._earlier_restarts = 0
         """Workers replaced before the run was resumed."""
         self._warmup_generator = numpy_generator(config.seed, "warmup")
         self._eval_goals = spread_goals(env.spec.num_goals, config.eval_goals)
         self._episodes = EpisodeStatistics(env.spec.num_tasks, env.spec.envs_per_task)
-        self._metrics: Metrics = {}
-        self._batch: Any = None
-        """Of the last update."""
-        self._transference = Average()
-        self._nonfinite = NonFiniteUpdates(env.spec.task_names)
         self._values = ValueWatch(env.spec.task_names, gamma)
         self._evaluated_at = 0
         """Step of the last completed evaluation."""
@@ -98,7 +98,7 @@ class Trainer:
             self.total_steps,
             stopwatch,
             self.step_count,
-            self.update_count,
+            self.learner.update_count,
             checkpoint.load(resume_from, "records") if resume_from else {},
         )
 
@@ -136,8 +136,8 @@ class Trainer:
         while self.step_count < self.total_steps and stop.reason is None:
             self._vector_step()
             for _ in range(self._due_updates()):
-                self._update()
-            self._recorder.status(self.step_count, self.update_count)
+                self.learner.update()
+            self._recorder.status(self.step_count, self.learner.update_count)
             if self._passed(self.config.log_every):
                 self._log()
             if self._passed(self.config.eval_every):
@@ -178,7 +178,7 @@ class Trainer:
             OSError: The disk is full or cannot be written; it names the file. The last checkpoint is as it was.
             NonFiniteError: An update since the last record met a number that is not finite; nothing is written.
         """
-        self._check_finite()
+        self.learner.check_finite()
         with self.stopwatch("checkpoints"):
             self._checkpoint = checkpoint.save(
                 self.run_dir / "checkpoints",
@@ -276,39 +276,6 @@ class Trainer:
     def _due_updates(self) -> int:
         return 0 if self._is_warming_up() else self.config.updates_per_step
 
-    def _update(self) -> None:
-        """Learn once."""
-        with self.stopwatch("replay"):
-            self._batch = self._sample()
-        self._metrics = self.agent.update(self._batch)
-        self.update_count += 1
-        self._nonfinite.note(self._metrics, self.update_count)
-        if self.device.type == "cpu":  # elsewhere asking costs a synchronisation, so it waits for the next record
-            self._check_finite()
-        every = self.config.transference_every
-        if every and self.update_count % every == 0:
-            with self.stopwatch("transference"):
-                self._transference.add(self.agent.transference(self._diagnostic_batch()))
-
-    def _sample(self) -> Any:
-        batch = self.replay.sample(self.batch_size)
-        return type(batch)(*(leaf.to(self.device, non_blocking=True) for leaf in batch))
-
-    def _check_finite(self) -> None:
-        """Raise or count if any update since the last check met a number that is not finite.
-
-        Raises:
-            NonFiniteError: The run is not told to skip.
-        """
-        count, found = self._nonfinite.pop()
-        self.skipped_updates += count
-        if not count:
-            return
-        folder, task_names = self.run_dir / "nonfinite", self.env.spec.task_names
-        remark = keep_update(folder, self.update_count, self.agent, self._batch, self._metrics, task_names)
-        if self.config.on_nonfinite != "skip":
-            raise NonFiniteError(f"{found} (--on-nonfinite skip leaves such updates out)\n{remark}")
-
     # --------------------------------------------------------------------------------- logging and evaluation
 
     def _is_evaluation_missing(self) -> bool:
@@ -325,26 +292,16 @@ class Trainer:
         self._logged_at = self.step_count
         self._saved_at = None  # a checkpoint of this step does not know of the record yet
         with self.stopwatch("logging"):
-            values: dict[str, float | np.ndarray] = dict(self._episodes.pop())
-            if self._metrics:
-                self._check_finite()
-                values |= _to_numpy({k: v for k, v in self._metrics.items() if not k.endswith("_nonfinite")})
-                self._watch_values(values)
-                values |= _to_numpy(self.agent.diagnose(self._diagnostic_batch()) | self._transference.pop())
-            values["skipped_updates"] = float(self.skipped_updates)
+            values = self._episodes.pop() | self.learner.report()
+            self._watch_values(values)
             values["worker_restarts"] = float(self._restarts)
-            self._recorder.training(self.step_count, self.update_count, values)
+            self._recorder.training(self.step_count, self.learner.update_count, values)
 
     def _watch_values(self, values: dict[str, Any]) -> None:
         """Warn if values are beyond what the rewards can justify."""
         if "q" in values:
             bonus = values.get("temperature", 0.0) * values.get("entropy", np.zeros(self.env.spec.num_tasks))
             self._values.look(values["q"], self._episodes.largest_reward, bonus)
-
-    def _diagnostic_batch(self) -> Any:
-        """Draw a batch without moving the replay's random stream."""
-        with self.replay.unchanged_stream():
-            return self._sample()
 
     def _evaluate(self) -> None:
         """Evaluate the deterministic policy, write a record and tell the person."""
@@ -386,33 +343,23 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         return {
             "step_count": self.step_count,
-            "update_count": self.update_count,
-            "skipped_updates": self.skipped_updates,
             "worker_restarts": self._restarts,
             "logged_at": self._logged_at,
             "evaluated_at": self._evaluated_at,
             "warmup_generator": self._warmup_generator.bit_generator.state,
             "episodes": self._episodes.state_dict(),
-            "metrics": self._metrics,
-            "transference": self._transference.state_dict(),
-        }
+        } | self.learner.state_dict()
 
     def _load(self, folder: Path) -> Float[np.ndarray, "task env obs"]:
         """Restore everything from a checkpoint; return the observations to act on."""
         state = checkpoint.load(folder, "trainer")
-        self.step_count, self.update_count = state["step_count"], state["update_count"]
-        self.skipped_updates = state["skipped_updates"]
+        self.step_count = state["step_count"]
         self._logged_at, self._evaluated_at = state["logged_at"], state["evaluated_at"]
-        self._metrics = {name: value.to(self.device) for name, value in state["metrics"].items()}
         self._earlier_restarts = state["worker_restarts"]
         self._warmup_generator.bit_generator.state = state["warmup_generator"]
         self._episodes.load_state_dict(state["episodes"])
-        self._transference.load_state_dict(state["transference"], self.device)
+        self.learner.load_state_dict(state)
         self.agent.load_state_dict(checkpoint.load(folder, "agent", self.device))
         self.replay.load_state_dict(checkpoint.load(folder, "replay"))
         checkpoint.load_rows(folder, self.replay)
         return self.env.set_state(checkpoint.load(folder, "env")).copy()
-
-
-def _to_numpy(metrics: Metrics) -> dict[str, float | np.ndarray]:
-    return {name: value.double().cpu().numpy() if value.dim() else float(value) for name, value in metrics.items()}

@@ -51,7 +51,7 @@ def run_with_scaled_critics(run_dir, scale):
     for _ in range(40):
         trainer._vector_step()
         for _ in range(trainer._due_updates()):
-            trainer._update()
+            trainer.learner.update()
     assert isinstance(trainer.agent, MTSAC)
     for name, leaf in trainer.agent.critic.shared.items():
         if "output" in name:

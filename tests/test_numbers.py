@@ -97,8 +97,8 @@ def learning(run_dir, **options):
     for _ in range(30):
         trainer._vector_step()
         for _ in range(trainer._due_updates()):
-            trainer._update()
-    assert trainer.update_count == 6
+            trainer.learner.update()
+    assert trainer.learner.update_count == 6
     return trainer
 
 
@@ -126,7 +126,7 @@ def test_what_is_not_finite_is_named_at_once_and_changes_nothing(tmp_path, point
     assert POINTS[point][1] in str(failure)
     assert_same_state(learned(trainer.agent.state_dict()), before)
     is_in_update = point in IN_UPDATES
-    assert trainer.update_count == 6 + is_in_update
+    assert trainer.learner.update_count == 6 + is_in_update
     assert trainer.step_count == (30 + is_in_update) * 4
     assert trainer.replay.size.tolist() == [size + 2 * is_in_update for size in stored]
     assert latest(tmp_path / "run" / "checkpoints") is None
@@ -165,12 +165,12 @@ def test_a_skipped_update_is_counted_and_the_first_ones_are_kept(tmp_path, point
     with pytest.MonkeyPatch.context() as patch:
         POINTS[point][0](patch, trainer)
         for _ in range(5):
-            trainer._update()
-    assert trainer.skipped_updates == 5
+            trainer.learner.update()
+    assert trainer.learner.skipped_updates == 5
     assert_same_state(learned(trainer.agent.state_dict()), before)
     assert {path.name for path in (tmp_path / "run" / "nonfinite").iterdir()} == {"7.pt", "8.pt", "9.pt"}
-    trainer._update()
-    assert trainer.skipped_updates == 5
+    trainer.learner.update()
+    assert trainer.learner.skipped_updates == 5
     trainer.close()
 
 
@@ -185,8 +185,8 @@ def test_what_is_kept_repeats_the_update_bit_for_bit(tmp_path, aggregator):
     other.close()
     metrics, found = repeat_update(tmp_path / "run" / "nonfinite" / "7.pt", other.agent, CPU)
     assert found == "critic loss of reach-west"
-    assert metrics.keys() == trainer._metrics.keys()
-    for name, value in trainer._metrics.items():
+    assert metrics.keys() == trainer.learner._metrics.keys()
+    for name, value in trainer.learner._metrics.items():
         assert torch.allclose(metrics[name], value, rtol=0, atol=0, equal_nan=True), name
     assert_same_state(other.agent.state_dict(), trainer.agent.state_dict())
 
@@ -205,12 +205,12 @@ def test_an_agent_that_is_no_number_itself_is_not_saved(tmp_path):
 def test_an_update_noticed_after_others_is_not_repeated_in_its_stead(tmp_path):
     trainer = learning(tmp_path / "run")
     trainer.device = torch.device("meta")  # not the CPU, so that looking waits, as on a GPU
-    trainer._sample = lambda: trainer.replay.sample(8)
+    trainer.learner._sample = lambda: trainer.replay.sample(8)
     with pytest.MonkeyPatch.context() as patch:
         spoil_critic_loss(patch, trainer)
-        trainer._update()
-    trainer._update()
+        trainer.learner.update()
+    trainer.learner.update()
     with pytest.raises(NonFiniteError, match=r"update 7: critic loss .*\n.*cannot be repeated: others followed"):
-        trainer._check_finite()
+        trainer.learner.check_finite()
     trainer.close()
     assert not (tmp_path / "run" / "nonfinite").exists()

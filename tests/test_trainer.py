@@ -22,13 +22,13 @@ def test_counts_follow_the_configuration(tmp_path):
     # 400 environment steps are 100 vector steps of 2 tasks x 2 copies; the first 50 per task, 25 vector steps, are
     # random and without updates; the update of the step that ends the warm-up is the first.
     assert trainer.step_count == 400
-    assert trainer.update_count == 100 - 25 + 1
+    assert trainer.learner.update_count == 100 - 25 + 1
     assert trainer.replay.size.tolist() == [200, 200]
 
 
 def test_updates_per_step_multiply_the_updates(tmp_path):
     trainer = train(tmp_path / "run", total_steps=120, updates_per_step=2)
-    assert trainer.update_count == 2 * (30 - 25 + 1)
+    assert trainer.learner.update_count == 2 * (30 - 25 + 1)
 
 
 def test_random_actions_fill_the_box(tmp_path):
@@ -203,8 +203,8 @@ def test_skipping_counts_such_updates_and_goes_on(tmp_path):
         trainer._vector_step()
     before = copy.deepcopy(parameters(trainer))
     poison(trainer)
-    trainer._update()
-    assert trainer.skipped_updates == 1
+    trainer.learner.update()
+    assert trainer.learner.skipped_updates == 1
     assert_same_state(parameters(trainer), before)
     trainer.close()
 
@@ -218,14 +218,14 @@ def test_updates_that_are_not_finite_are_counted_once_even_if_looked_at_late(tmp
     update = trainer.agent.update
     flags = iter([[False, True], [False, False], [True, False]])
     trainer.agent.update = lambda batch: update(batch) | {"actor_nonfinite": torch.tensor(next(flags))}
-    trainer._sample = lambda: trainer.replay.sample(8)
+    trainer.learner._sample = lambda: trainer.replay.sample(8)
     for _ in range(3):
-        trainer._update()
-    assert trainer.skipped_updates == 0
-    trainer._check_finite()
-    assert trainer.skipped_updates == 2
-    trainer._check_finite()
-    assert trainer.skipped_updates == 2
+        trainer.learner.update()
+    assert trainer.learner.skipped_updates == 0
+    trainer.learner.check_finite()
+    assert trainer.learner.skipped_updates == 2
+    trainer.learner.check_finite()
+    assert trainer.learner.skipped_updates == 2
     trainer.close()
 
 
@@ -271,7 +271,7 @@ def test_an_agent_need_not_tell_of_numbers_that_are_not_finite(tmp_path):
     trainer.run(StopRequest())
     trainer.close()
     assert trainer.step_count == 400
-    assert trainer.skipped_updates == 0
+    assert trainer.learner.skipped_updates == 0
 
 
 def test_the_budget_is_two_million_steps_per_task_by_default(tmp_path):

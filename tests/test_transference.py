@@ -213,7 +213,7 @@ def test_records_hold_the_mean_of_the_measurements_since_the_last(tmp_path):
     measure = trainer.agent.transference
 
     def remember(batch):
-        measured.append((trainer.update_count, measure(batch)))
+        measured.append((trainer.learner.update_count, measure(batch)))
         return measured[-1][1]
 
     trainer.agent.transference = remember
