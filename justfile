@@ -27,5 +27,9 @@ test-all:
 build:
     python -m build
 
+# known vulnerabilities of the locked versions; needs the network and `pip install pip-audit`
+audit:
+    pip-audit -r requirements.lock
+
 train-toy:
     python -m mtrl.train --env toy --aggregator aligned

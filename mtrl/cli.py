@@ -16,15 +16,15 @@ from typing import NoReturn
 import yaml
 
 from mtrl import aggregators, envs, flag_help, flags
-from mtrl.flags import UsageError
+from mtrl.flags import UsageError, printable
 from mtrl.settings import Settings, build
 
 __all__ = ["Settings", "UsageError", "check_device", "error", "load", "parse"]
 
 _EXIT_USAGE = 2
 
-_RUN_NAME = re.compile(r"[\w.-]+")
-"""Names that survive shells, archives and other people's file systems."""
+_RUN_NAME = re.compile(r"(?!-)(?!\.+$)[\w.-]+")
+"""Names that survive shells, archives and other people's file systems, and lead to no other folder."""
 
 
 def parse(argv: Sequence[str]) -> Settings:
@@ -87,8 +87,8 @@ def _continued(settings: Settings, run: Path) -> Settings:
 
 
 def error(message: str) -> NoReturn:
-    """Print a usage error and end the program with code 2."""
-    sys.stderr.write(f"error: {message}\n")
+    """Print a usage error, as one line without what would steer a terminal, and end the program with code 2."""
+    sys.stderr.write(f"error: {printable(' '.join(message.splitlines()))}\n")
     raise SystemExit(_EXIT_USAGE)
 
 
@@ -138,9 +138,11 @@ def _check_aggregator(settings: Settings, part: str) -> None:
 
 
 def _check_run_dir(run_dir: Path) -> None:
-    if not _RUN_NAME.fullmatch(run_dir.name):
-        raise UsageError(f"--run-dir: expected a name of letters, digits and ._- only, got {run_dir.name!r}")
     try:
+        made = [run_dir.name, *(folder.name for folder in run_dir.parents if not folder.exists())]
+        for name in made:
+            if not _RUN_NAME.fullmatch(name):
+                raise UsageError(f"--run-dir: expected a name of letters, digits and ._- only, got {name!r}")
         if run_dir.exists() and not run_dir.is_dir():
             raise UsageError(f"--run-dir: {run_dir} is a file")
         found = {path.name for path in run_dir.iterdir()} if run_dir.exists() else set()

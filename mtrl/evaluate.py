@@ -11,8 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tyro
-
+from mtrl import arguments
 from mtrl.cli import UsageError, error
 from mtrl.evaluate_options import Options, plan
 
@@ -22,7 +21,10 @@ EXIT_NONFINITE, EXIT_WORKERS, EXIT_INTERRUPTED = 3, 4, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training: leaves the cores to the environments
-    options = tyro.cli(Options, args=argv, prog="python -m mtrl.evaluate", config=(tyro.conf.FlagCreatePairsOff,))
+    try:
+        options = arguments.read(Options, argv, "python -m mtrl.evaluate")
+    except UsageError as problem:
+        error(str(problem))
     return report_failures(lambda: _main(options))
 
 

@@ -12,7 +12,18 @@ from pathlib import Path
 from mtrl import agents, aggregators, configs, envs, networks
 from mtrl.registry import check_name
 
-__all__ = ["COMPONENTS", "NAME_FLAGS", "RESUMABLE", "Option", "Request", "UsageError", "flag_of", "read", "read_run"]
+__all__ = [
+    "COMPONENTS",
+    "NAME_FLAGS",
+    "RESUMABLE",
+    "Option",
+    "Request",
+    "UsageError",
+    "flag_of",
+    "printable",
+    "read",
+    "read_run",
+]
 
 COMPONENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "agent": ("agent", agents.REGISTRY),
@@ -76,6 +87,11 @@ def flag_of(key: str) -> str:
     return "--" + key.replace("_", "-")
 
 
+def printable(text: str) -> str:
+    """Return the text with line breaks and all that would steer a terminal written out as Python does in strings."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
 def read(argv: Sequence[str]) -> Request:
     """Read the command line and the presets it names or implies.
 
@@ -112,8 +128,11 @@ def read_run(run: Path) -> Request:
     if not file.is_file():
         raise UsageError(f"{run} is no run: expected a folder with a config.yaml written by training")
     layer = _layer(file)
-    if "env" in layer:
-        _check_env(layer["env"])
+    if "env" not in layer or not file.read_bytes().endswith(b"\n"):
+        raise UsageError(
+            f"{file} is torn: expected whole lines with an `env: NAME` among them, as training writes them"
+        )
+    _check_env(layer["env"])
     return _merge([layer])
 
 
@@ -135,7 +154,7 @@ def _command_line(argv: Sequence[str]) -> tuple[dict[str, Option], list[str]]:
             flag, equals, value = word.partition("=")
             if not flag.startswith("--"):
                 raise UsageError(f"unknown flag {flag}: flags begin with two dashes")
-            found.append((flag, [value] if equals else []))
+            found.append((printable(flag), [value] if equals else []))
         elif found:
             found[-1][1].append(word)
         else:
@@ -158,8 +177,11 @@ def _is_number(word: str) -> bool:
 def _preset(name: str) -> dict[str, Option]:
     file = configs.find(name)
     if not file.is_file():
+        if name and file.exists():
+            raise UsageError(f"--preset: expected a name or a YAML file, got {name!r}, which is none")
+        beside = map(str, file.parent.glob("*.yaml"))
         try:
-            check_name(configs.names(), "preset", name)
+            check_name(configs.names(), "preset", name, also_near=beside)
         except ValueError as error:
             raise UsageError(f"--preset: {error} A path of a YAML file is accepted too.") from error
     return _layer(file)
@@ -168,17 +190,20 @@ def _preset(name: str) -> dict[str, Option]:
 def _layer(file: Path) -> dict[str, Option]:
     try:
         preset = configs.read(file)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
     for key in ("preset", "resume"):
         if key in preset:
             raise UsageError(f"{file}: {key} belongs on the command line")
-    return {key: Option(words=words, flag=flag_of(key), origin=file) for key, words in preset.items()}
+    return {key: Option(words=words, flag=printable(flag_of(key)), origin=file) for key, words in preset.items()}
 
 
 def _name(option: Option) -> str:
     if len(option.words) != 1 or not option.words[0]:
-        raise UsageError(f"{option}: expected one name, got {' '.join(option.words) or 'nothing'}")
+        found = repr(" ".join(option.words)) if option.words else "nothing"
+        raise UsageError(f"{option}: expected one name, got {found}")
     return option.words[0]
 
 

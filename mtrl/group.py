@@ -20,8 +20,9 @@ import numpy as np
 import tyro
 from jaxtyping import Float
 
-from mtrl import envs
+from mtrl import arguments, envs
 from mtrl.cli import Settings, UsageError, error, load
+from mtrl.flags import printable
 from mtrl.grouping import Grouping, choose_groups, member_values
 
 if TYPE_CHECKING:
@@ -73,9 +74,8 @@ class Measured(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    options = tyro.cli(Options, args=argv, prog="python -m mtrl.group", config=(tyro.conf.FlagCreatePairsOff,))
     try:
-        _main(options)
+        _main(arguments.read(Options, argv, "python -m mtrl.group"))
     except UsageError as problem:
         error(str(problem))
     return 0
@@ -95,7 +95,7 @@ def _main(options: Options) -> None:
     records = "1 record" if measured.num_records == 1 else f"{measured.num_records:,} records"
     others = f" and {len(options.runs) - 1} more" if len(options.runs) > 1 else ""
     about = (
-        f"{first.resolve().name}{others}: transference of {options.part}, {records}, "
+        f"{printable(first.resolve().name)}{others}: transference of {options.part}, {records}, "
         f"steps {measured.first_step:,} to {measured.last_step:,}"
     )
     commands = [command(first, settings, grouping, index) for index in range(len(grouping.groups))]
@@ -173,22 +173,29 @@ def _records(run: Path) -> list[dict[str, Any]]:
         lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     except OSError as problem:
         raise UsageError(f"cannot read {run / 'metrics.jsonl'}: {problem.strerror}") from problem
+    except UnicodeDecodeError as problem:
+        raise UsageError(
+            f"{run / 'metrics.jsonl'} holds no lines of JSON, as training writes them: {problem}"
+        ) from problem
     records = []
     for line in lines:
         try:
             record = json.loads(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and record["kind"] == "train":
+        if isinstance(record, dict) and record.get("kind") == "train" and isinstance(record.get("step"), int):
             records.append(record)
     return records
 
 
 def _mean(run: Path, matrices: list[Any], tasks: Sequence[str], part: str) -> Float[np.ndarray, "source target"]:
-    for matrix in matrices:
-        if len(matrix) != len(tasks) or any(len(row) != len(tasks) for row in matrix):
-            raise UsageError(f"{run}: {part}_transference is not a matrix of the {len(tasks)} tasks of the run")
-    stacked = np.array(matrices, dtype=np.float64)  # null becomes NaN
+    not_a_matrix = f"{run}: {part}_transference is not a matrix of the {len(tasks)} tasks of the run"
+    try:
+        stacked = np.array(matrices, dtype=np.float64)  # null becomes NaN
+    except (ValueError, TypeError) as problem:  # rows of unequal lengths; words
+        raise UsageError(not_a_matrix) from problem
+    if stacked.shape[1:] != (len(tasks), len(tasks)):
+        raise UsageError(not_a_matrix)
     is_number = np.isfinite(stacked)
     counts = is_number.sum(0)
     missing = np.argwhere((counts == 0) & ~np.eye(len(tasks), dtype=bool))

@@ -10,6 +10,7 @@ evaluations/       what `mtrl.evaluate` found, by step
 lock               held by the process that runs here, and its id
 """
 
+import contextlib
 import datetime as dt
 import errno
 import importlib.metadata
@@ -42,6 +43,9 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 _locked: set[Path] = set()
 """Directories this process holds, until it ends: a lock belongs to the process, as its id does."""
 
+_made: dict[Path, list[Path]] = {}
+"""Directory of a run -> the folders made for it, itself first: what is to be removed if the run is refused."""
+
 
 def claim(settings: "Settings") -> Path:
     """Create the run's folder, or find the one to resume, and keep other processes out until this one ends.
@@ -53,8 +57,13 @@ def claim(settings: "Settings") -> Path:
     run_dir = settings.resume or settings.trainer.run_dir
     try:
         if run_dir is None:
+            made = [] if Path("runs").exists() else [Path("runs")]
             run_dir = _create_default(settings)
-        run_dir.mkdir(parents=True, exist_ok=True)
+            made.insert(0, run_dir)
+        else:
+            made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+            run_dir.mkdir(parents=True, exist_ok=True)
+        _made[run_dir] = made
         _lock(run_dir)
     except OSError as problem:
         raise ValueError(f"{flag}: cannot write {problem.filename or run_dir}: {problem.strerror}") from problem
@@ -72,11 +81,14 @@ def record(settings: "Settings", run_dir: Path) -> None:
 
 
 def drop_if_empty(run_dir: Path) -> None:
-    """Remove the claimed folder of a run that was refused while it was set up, if nothing was written there."""
-    if [path.name for path in run_dir.iterdir()] == ["lock"]:
-        (run_dir / "lock").unlink()
-        run_dir.rmdir()
-        _locked.discard(run_dir.resolve())
+    """Remove what claiming made for a run that was refused while it was set up, if nothing was written there."""
+    if [path.name for path in run_dir.iterdir()] != ["lock"]:
+        return
+    (run_dir / "lock").unlink()
+    _locked.discard(run_dir.resolve())
+    for folder in _made.pop(run_dir, []):
+        with contextlib.suppress(OSError):  # another run has begun in it
+            folder.rmdir()
 
 
 def checkpoint_to_resume(settings: "Settings") -> Path | None:

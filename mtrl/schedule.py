@@ -9,6 +9,9 @@ from mtrl.interfaces import EnvSpec
 STEPS_PER_TASK = 2_000_000
 """The budget of the published MT10 and MT50 runs."""
 
+MOST_PARALLEL = 4096
+"""Copies of a task, processes, threads: more than any machine has use for, so that more are a slip of the keyboard."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -75,6 +78,10 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < minimum:
                 raise ValueError(f"{name} must be at least {minimum}, got {value}")
+        for name in ("envs_per_task", "workers", "threads"):
+            value = getattr(self, name)
+            if value is not None and value > MOST_PARALLEL:
+                raise ValueError(f"{name} must be at most {MOST_PARALLEL}, got {value}")
         if self.max_hours is not None and not 0 < self.max_hours < float("inf"):
             raise ValueError(f"max_hours must be above 0, got {self.max_hours}")
 

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     import mtrl.schedule
     from mtrl.aggregators.base import Aggregator
 
-__all__ = ["Settings", "build", "valid_flags"]
+__all__ = ["Settings", "build", "convert", "nearest", "valid_flags"]
 
 _METHODS = ("critic.aggregator", "actor.aggregator")
+
+_LARGEST = 2**63 - 1
+"""Integers above it fit into no array."""
 
 _TYPE_NAMES: Mapping[object, str] = {
     int: "an integer",
@@ -219,7 +222,7 @@ def _build(section: str, config_class: type, options: Mapping[str, Option]) -> A
     """Build a config from those of the options that are its fields; name the flag where it refuses a value."""
     hints = typing.get_type_hints(config_class)
     given = {name: options[_key(section, name)] for name in _fields(config_class) if _key(section, name) in options}
-    values = {name: _convert(option, hints[name]) for name, option in given.items()}
+    values = {name: convert(option, hints[name]) for name, option in given.items()}
     try:
         return config_class(**values)
     except ValueError as error:
@@ -233,16 +236,31 @@ def _build(section: str, config_class: type, options: Mapping[str, Option]) -> A
         raise UsageError(f"{flag}: {message.removeprefix(name).strip()}") from error
 
 
-def _convert(option: Option, hint: Any) -> object:
-    """Convert the words of `option` to the type `hint`."""
+def convert(option: Option, hint: Any) -> object:
+    """Convert the words of `option` to the type `hint`.
+
+    Raises:
+        UsageError: They are no such value; the message names the flag, the value and what was expected.
+    """
     silence = io.StringIO()
     try:
         with contextlib.redirect_stderr(silence), contextlib.redirect_stdout(silence):
-            return tyro.cli(hint, args=option.words, console_outputs=False, config=(tyro.conf.FlagConversionOff,))
+            value = tyro.cli(hint, args=option.words, console_outputs=False, config=(tyro.conf.FlagConversionOff,))
     except SystemExit as error:
-        found = repr(" ".join(option.words)) if option.words else "nothing"
-        near = _nearest(" ".join(option.words), choices(hint))
-        raise UsageError(f"{option}: expected {_expected(hint)}, got {found}.{near}") from error
+        near = nearest(" ".join(option.words), choices(hint))
+        raise UsageError(f"{option}: expected {_expected(hint)}, got {_found(option)}.{near}") from error
+    for number in value if isinstance(value, tuple) else (value,):
+        if not isinstance(number, int | float):
+            continue
+        if not all(word.isascii() for word in option.words):  # Python reads the digits of every script
+            raise UsageError(f"{option}: expected {_expected(hint)} in the digits 0 to 9, got {_found(option)}")
+        if isinstance(number, int) and abs(number) > _LARGEST:
+            raise UsageError(f"{option}: expected {_expected(hint)} of at most {_LARGEST}, got {_found(option)}")
+    return value
+
+
+def _found(option: Option) -> str:
+    return repr(" ".join(option.words)) if option.words else "nothing"
 
 
 def _expected(hint: object) -> str:
@@ -261,7 +279,7 @@ def _expected(hint: object) -> str:
 def _explain_missing_env(options: Mapping[str, Option]) -> str:
     """Say that no environment was named, unless the flag of a name is misspelt."""
     for key, option in options.items():
-        near = _nearest(option.flag, map(flag_of, NAME_FLAGS))
+        near = nearest(option.flag, map(flag_of, NAME_FLAGS))
         if near and key.rpartition(".")[0] not in COMPONENTS:
             return f"{option}: no such flag.{near}"
     return f"--env is required. Choices: {', '.join(envs.names())}."
@@ -282,11 +300,12 @@ def _explain_unknown(key: str, option: Option, names: Mapping[str, str], classes
         owners = [other for other in registry if name in _fields(_config_class(kind, registry, other))]
         if owners:
             return f"{option}: {kind} {names[section]!r} has no such option; it belongs to {', '.join(owners)}"
-    near = _nearest(option.flag, valid_flags(names))
+    near = nearest(option.flag, valid_flags(names))
     return f"{option}: no such flag.{near}"
 
 
-def _nearest(word: str, choices: Iterable[str]) -> str:
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return the sentence that names the choice nearest to `word`, with a space before it; empty where none is near."""
     word = word.replace("_", "-")
     choices = tuple(choices)
     ending = "." + re.split(r"[.]|--", word)[-1]  # --gamma is short of its part: --agent.gamma

@@ -73,6 +73,7 @@ def build(settings: "Settings") -> "Trainer":
     stopwatch = Stopwatch()
     run_dir = None
     try:
+        run_directory.checkpoint_to_resume(settings)  # refused before anything is written where there is none
         run_dir = run_directory.claim(settings)
         checkpoint = run_directory.checkpoint_to_resume(settings)
         steps_done = load(checkpoint, "trainer")["step_count"] if checkpoint else 0

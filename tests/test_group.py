@@ -175,7 +175,7 @@ def test_runs_of_other_tasks_are_refused(capsys, run, tmp_path):
 
 
 def test_no_run_is_refused(capsys):
-    assert "at least one run" in error_of(capsys, "--groups", "2")
+    assert "RUNS is missing" in error_of(capsys, "--groups", "2")
 
 
 def test_what_a_run_really_measured_is_grouped(capsys, tmp_path):

@@ -21,6 +21,9 @@ from mtrl.transference import StepKind
 ACTOR_OUTPUT_BOUND, CRITIC_OUTPUT_BOUND = 1e-3, 3e-3
 """Output layers start uniform in +- these, so that first actions and values are near zero (Lillicrap et al. 2016)."""
 
+LARGEST_BATCH = 2**20
+"""Transitions per task, far more than any replay should give at once; larger ones are a slip of the keyboard."""
+
 
 class CriticInputs(NamedTuple):
     """Everything one task's critic loss depends on besides the critics' parameters."""
@@ -81,10 +84,12 @@ class MTSAC:
             for name in ("critic_lr", "actor_lr", "temperature_lr", "adam_eps", "max_grad_norm", "initial_temperature"):
                 if not getattr(self, name) > 0:
                     raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-            if self.min_obs_std is not None and not self.min_obs_std > 0:
-                raise ValueError(f"min_obs_std must be positive or None, got {self.min_obs_std}")
-            if self.batch_size < 1:
-                raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+                if getattr(self, name) == float("inf") and name != "max_grad_norm":  # of which inf clips nothing
+                    raise ValueError(f"{name} must be finite, got inf")
+            if self.min_obs_std is not None and not 0 < self.min_obs_std < float("inf"):
+                raise ValueError(f"min_obs_std must be positive and finite, or None, got {self.min_obs_std}")
+            if not 1 <= self.batch_size <= LARGEST_BATCH:
+                raise ValueError(f"batch_size must be at least 1 and at most {LARGEST_BATCH}, got {self.batch_size}")
             if not 0 <= self.gamma <= 1:
                 raise ValueError(f"gamma must lie in [0, 1], got {self.gamma}")
             if not 0 < self.tau <= 1:

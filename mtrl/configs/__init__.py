@@ -26,6 +26,12 @@ _SPELLINGS = {
     ".nan": "nan",
 }
 
+_PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
+"""The tags of what is written without one: a word, a list, a mapping."""
+
+_LONGEST_QUOTE = 60
+"""Characters of a file that an error repeats."""
+
 
 def names() -> tuple[str, ...]:
     """Return the names of the presets that come with the package."""
@@ -47,30 +53,65 @@ def read(file: Path) -> dict[str, tuple[str, ...]]:
         ValueError: The file is no mapping of keys to values or lists of values; the message names the place.
     """
     try:
-        tree = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # builds text only
+        # Composed and not constructed: nothing is built from the file but its words.
+        tree = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).replace(' in "<unicode string>",', " at")
         raise ValueError(f"{file} is not YAML: {reason}") from error
-    if tree in (None, ""):  # an empty file
+    except RecursionError as error:
+        raise ValueError(f"{file} is nested too deeply, expected lines of the form `key: value`") from error
+    if tree is None:  # an empty file
         return {}
-    if not isinstance(tree, dict):
-        raise ValueError(f"{file} must hold lines of the form `key: value`")  # noqa: TRY004 - the user's mistake
+    if not isinstance(tree, yaml.MappingNode) or tree.tag not in _PLAIN_TAGS:
+        found = _first_line(file)
+        raise ValueError(f"{file} must hold lines of the form `key: value`, found {found!r}")
     preset: dict[str, tuple[str, ...]] = {}
-    for key, words in _flatten(tree, "", file):
+    for key, words in _flatten(tree, "", file, set()):
         if key in preset:
             raise ValueError(f"{file} sets {key} twice")
         preset[key] = words
     return preset
 
 
-def _flatten(tree: dict[str, object], prefix: str, file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for name, value in tree.items():
-        key = prefix + str(name).replace("-", "_")
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{key}.", file)
+def _flatten(
+    tree: yaml.MappingNode, prefix: str, file: Path, visited: set[int]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the keys below a mapping, dotted, with their words.
+
+    Args:
+        tree: The mapping.
+        prefix: Of its keys.
+        file: Where it stands, for errors.
+        visited: Mappings already read: through aliases a few lines can hold more keys than there is memory, or no end.
+    """
+    if id(tree) in visited:
+        raise ValueError(f"{file}: {prefix.removesuffix('.')} repeats a mapping by an alias; write it out")
+    visited.add(id(tree))
+    for name, value in tree.value:
+        key = prefix + _word(name, "a key", file).replace("-", "_")
+        if isinstance(value, yaml.MappingNode):
+            _check_tag(value, key, file)
+            yield from _flatten(value, f"{key}.", file, visited)
             continue
-        values = value if isinstance(value, list) else [value]
-        words = tuple(_SPELLINGS.get(word.lower(), word) for word in values if isinstance(word, str))
-        if len(words) != len(values):
-            raise ValueError(f"{file}: {key} must be a value or a list of values")
-        yield key, words
+        _check_tag(value, key, file)
+        values = value.value if isinstance(value, yaml.SequenceNode) else [value]
+        words = [_word(one, key, file) for one in values]
+        yield key, tuple(_SPELLINGS.get(word.lower(), word) for word in words)
+
+
+def _word(node: yaml.Node, place: str, file: Path) -> str:
+    if not isinstance(node, yaml.ScalarNode):
+        raise ValueError(f"{file}: {place} must be a value or a list of values")  # noqa: TRY004 - the user's mistake
+    _check_tag(node, place, file)
+    return node.value
+
+
+def _check_tag(node: yaml.Node, place: str, file: Path) -> None:
+    """Refuse a type written out, as YAML's way to name Python objects: values are typed by the flags they set."""
+    if node.tag not in _PLAIN_TAGS:
+        raise ValueError(f"{file}: {place} has the YAML tag {node.tag!r}, expected a plain value")
+
+
+def _first_line(file: Path) -> str:
+    """Return the beginning of what stands in the file, short enough for a message."""
+    return file.read_text(encoding="utf-8").strip().partition("\n")[0][:_LONGEST_QUOTE]

@@ -126,7 +126,7 @@ def _import(module: str, task: str) -> None:
         raise ValueError(f"Gymnasium environment {task!r}: expected the name of a module before ':', got {module!r}")
     try:
         importlib.import_module(module)
-    except ImportError as problem:
+    except Exception as problem:  # whatever a module does when it is imported is the user's to read
         raise ValueError(
             f"Gymnasium environment {task!r}: cannot import module {module!r}: {problem}; expected one that Python "
             "finds from the current directory, PYTHONPATH or what is installed"

@@ -9,6 +9,9 @@ from torch import Tensor
 from mtrl.interfaces import Parameters
 from mtrl.networks.layers import hidden, init_hidden, init_output, output
 
+WIDEST = 2**16
+"""Units of a layer. Two such layers alone have 17 GB of weights between them."""
+
 
 class MLP:
     """A multi-layer perceptron on the inputs and the one-hot task. All parameters are shared."""
@@ -50,6 +53,8 @@ class MLP:
 
 
 def check_hidden_dims(hidden_dims: tuple[int, ...]) -> None:
-    """Raise a ValueError unless there is at least one layer and all widths are positive."""
+    """Raise a ValueError unless there is at least one layer and all widths are positive and can be allocated."""
     if not hidden_dims or min(hidden_dims) < 1:
         raise ValueError(f"hidden_dims must be one or more positive widths, got {hidden_dims}")
+    if max(hidden_dims) > WIDEST:
+        raise ValueError(f"hidden_dims must be widths of at most {WIDEST}, got {hidden_dims}")
