@@ -204,7 +204,7 @@ def test_an_agent_that_is_no_number_itself_is_not_saved(tmp_path):
 
 def test_an_update_noticed_after_others_is_not_repeated_in_its_stead(tmp_path):
     trainer = learning(tmp_path / "run")
-    trainer.device = torch.device("meta")  # not the CPU, so that looking waits, as on a GPU
+    trainer.learner._device = torch.device("meta")  # not the CPU, so that looking waits, as on a GPU
     trainer.learner._sample = lambda: trainer.replay.sample(8)
     with pytest.MonkeyPatch.context() as patch:
         spoil_critic_loss(patch, trainer)

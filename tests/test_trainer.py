@@ -214,7 +214,7 @@ def test_updates_that_are_not_finite_are_counted_once_even_if_looked_at_late(tmp
     trainer = build(tmp_path / "run", on_nonfinite="skip")
     for _ in range(30):
         trainer._vector_step()
-    trainer.device = torch.device("meta")  # not the CPU, so that looking waits
+    trainer.learner._device = torch.device("meta")  # not the CPU, so that looking waits
     update = trainer.agent.update
     flags = iter([[False, True], [False, False], [True, False]])
     trainer.agent.update = lambda batch: update(batch) | {"actor_nonfinite": torch.tensor(next(flags))}
