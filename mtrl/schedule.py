@@ -35,6 +35,8 @@ class Config:
     """Where networks and updates live; auto takes CUDA where there is one."""
     threads: int | None = None
     """CPU threads of the learner; by default torch decides."""
+    deterministic: bool = False
+    """Whether a GPU may only use algorithms that give the same bits every time; slower. A CPU always does."""
     eval_every: int = 200_000
     """Environment steps (summed over tasks) between evaluations; 0 for none."""
     eval_goals: int = 5

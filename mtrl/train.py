@@ -62,12 +62,15 @@ def build(settings: "Settings") -> "Trainer":
     from mtrl.files import StorageError
     from mtrl.loggers import say
     from mtrl.replay import Replay
+    from mtrl.seeding import make_deterministic
     from mtrl.timing import Stopwatch
     from mtrl.trainer import Trainer
 
     config = settings.trainer
     if config.threads:
         torch.set_num_threads(config.threads)
+    if config.deterministic:
+        make_deterministic()
     device = choose_device(config.device)
     replay_device = device if settings.replay.device == "auto" else torch.device(settings.replay.device)
     stopwatch = Stopwatch()
