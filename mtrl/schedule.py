@@ -28,7 +28,9 @@ class Config:
     envs_per_task: int = 1
     """Copies of each task stepped side by side."""
     updates_per_step: int = 1
-    """Updates after each vector step (one step of every environment)."""
+    """Updates for each vector step (one step of every environment)."""
+    synchronous: bool = False
+    """Whether to learn after each vector step, from its transitions too, and not while the environments take it."""
     workers: int | None = None
     """Environment processes; by default one per usable core."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

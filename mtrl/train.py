@@ -6,7 +6,9 @@ cannot be saved; 130, 138, 143 saved after SIGINT, SIGUSR1, SIGTERM.
 
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from mtrl.trainer import Trainer
 
 EXIT_NONFINITE, EXIT_WORKERS, EXIT_STORAGE = 3, 4, 5
+
+PATIENCE_SECONDS = 5.0
+"""After which a person wants to know what takes so long."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +85,8 @@ def build(settings: "Settings") -> "Trainer":
         run_dir = run_directory.claim(settings)
         checkpoint = run_directory.checkpoint_to_resume(settings)
         steps_done = load(checkpoint, "trainer")["step_count"] if checkpoint else 0
-        env = make_env(settings)
+        with _patience("building the environments; the first time on a machine this can take a minute"):
+            env = make_env(settings)
         for remark in settings.remarks:
             say(remark)
         cost.say_memory(settings, env.spec, device, replay_device)
@@ -110,6 +116,20 @@ def build(settings: "Settings") -> "Trainer":
         error(str(problem))
     except OSError as problem:
         raise StorageError(f"the run cannot be set up: {problem.filename}: {problem.strerror}") from problem
+
+
+@contextmanager
+def _patience(remark: str) -> Iterator[None]:
+    """Say what takes so long, if the body does."""
+    from mtrl.loggers import say
+
+    timer = threading.Timer(PATIENCE_SECONDS, say, [remark])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _report(failure: Exception, run_dir: Path | None) -> None:

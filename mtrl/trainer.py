@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +136,7 @@ class Trainer:
         if self._is_evaluation_missing():
             self._evaluate()
         while self.step_count < self.total_steps and stop.reason is None:
-            self._vector_step()
-            for _ in range(self._due_updates()):
-                self.learner.update()
+            self._advance()
             self._recorder.status(self.step_count, self.learner.update_count)
             if self._passed(self.config.log_every):
                 self._log()
@@ -207,23 +207,47 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------- one vector step
 
+    def _advance(self) -> None:
+        """Take a vector step and learn: while the environments work, or, if synchronous, from what came of it too."""
+        if self.config.synchronous:
+            self._vector_step()
+            self._learn()
+        else:
+            with self._stepping():
+                self._learn()
+
+    def _learn(self) -> None:
+        for _ in range(self._due_updates()):
+            self.learner.update()
+
     def _vector_step(self) -> None:
         """Act, step and store."""
+        with self._stepping():
+            pass
+
+    @contextmanager
+    def _stepping(self) -> Iterator[None]:
+        """Act; let the environments work during the body; store what came of it, whatever becomes of the body."""
         with self.stopwatch("acting"):
             action = self._act()
         check_action(action, self.env.spec.task_names)
         with self.stopwatch("environments"):
-            step = self._step_env(action)
-        self._check_step(step)
-        with self.stopwatch("replay"):
-            self.replay.add(self.obs, action, step)
-        self._episodes.add(step)
-        self.obs = step.obs.copy()
-        self.step_count += self.steps_per_vector_step
-
-    def _step_env(self, action: Float[np.ndarray, "task env action"]) -> Step:
+            self.env.step_async(action)
         try:
-            return self.env.step(action)
+            yield
+        finally:
+            with self.stopwatch("environments"):
+                step = self._step_wait()
+            self._check_step(step)
+            with self.stopwatch("replay"):
+                self.replay.add(self.obs, action, step)
+            self._episodes.add(step)
+            self.obs = step.obs.copy()
+            self.step_count += self.steps_per_vector_step
+
+    def _step_wait(self) -> Step:
+        try:
+            return self.env.step_wait()
         except BrokenEnvError as failure:
             if self._saved_at != self.step_count:
                 self._save_what_was_learned(failure)
