@@ -61,7 +61,7 @@ def tasks_by_methods(comparison: Comparison) -> Drawn | Missing:
     longest = max(len(method.label) for _, method in methods)
     figure = frame.new(comparison, 0.8 + 0.2 * len(values) + min(2.0, 0.06 * longest), has_legend=False)
     (axes,) = frame.grid_of(figure, 1, 1)
-    picture = frame.image(axes, values, "cividis", 0, 1)
+    picture = frame.image(axes, values, "cividis", 0.0, 1.0)
     axes.set_yticks(range(len(values)), comparison.short_tasks)
     is_wide = len(methods) * 0.075 * longest > 0.75 * frame.WIDTH
     axes.set_xticks(
@@ -95,7 +95,7 @@ def per_goal(comparison: Comparison) -> Drawn | Missing:
     pictures = []
     for panel, (method, grids) in zip(panels, found, strict=True):
         with np.errstate(invalid="ignore"):
-            pictures.append(frame.image(panel, np.mean(grids, axis=0), "cividis", 0, 1))
+            pictures.append(frame.image(panel, np.mean(grids, axis=0), "cividis", 0.0, 1.0))
         panel.set_title(f"{method.label}, {len(grids)} of {len(method.runs)} runs")
         panel.set_yticks(range(len(comparison.tasks)), comparison.short_tasks, fontsize=7)
         panel.set_xlabel("goal")
@@ -146,7 +146,7 @@ def improvement(comparison: Comparison, pairs: Pairs) -> Drawn | Missing:
         )
     figure = frame.new(comparison, 1.2 + (0.45 if size <= _MOST_INTERVALS else 0.3) * size, has_legend=False)
     (axes,) = frame.grid_of(figure, 1, 1)
-    picture = frame.image(axes, values, "PuOr", 0, 1)
+    picture = frame.image(axes, values, "PuOr", 0.0, 1.0)
     if size <= _MOST_MATRIX:
         frame.write_numbers(axes, 0.5 - np.abs(np.nan_to_num(values, nan=0.5) - 0.5), texts, dark_below=0.15, size=7.5)
     axes.set_yticks(range(size), labels)

@@ -110,7 +110,7 @@ def weights(comparison: Comparison) -> Drawn | Missing:
     pictures = []
     for panel, (method, part, recorded) in zip(panels, found, strict=True):
         shares = _shares(recorded)
-        pictures.append(frame.image(panel, shares, "viridis", 0, 3))
+        pictures.append(frame.image(panel, shares, "viridis", 0.0, 3.0))
         pictures[-1].set_extent((*_edges(recorded.steps), num_tasks - 0.5, -0.5))
         panel.set_title(f"{method.label}: {part}")
         panel.set_yticks(range(num_tasks), comparison.short_tasks, fontsize=7 if num_tasks <= _MOST_LARGE_NAMES else 6)
@@ -153,7 +153,7 @@ def _matrices(
             continue
         values = _late_mean(found[column, part])
         bound = limit(values)
-        pictures.append(frame.image(panel, values / bound, "RdBu_r", -1, 1))
+        pictures.append(frame.image(panel, values / bound, "RdBu_r", -1.0, 1.0))
         panel.set_aspect("equal")
         panel.set_title(f"{methods[column]}: {part}{'' if bound == 1 else f', full colour: {bound:.2g}'}", fontsize=8)
         if has_names:
