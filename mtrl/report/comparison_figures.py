@@ -72,7 +72,7 @@ def tasks_by_methods(comparison: Comparison) -> Drawn | Missing:
     )
     if len(methods) <= _MOST_COLUMNS:
         texts = np.vectorize(lambda value: f"{value:.2f}")(values)
-        frame.write_numbers(axes, values, texts, dark_below=0.5, size=7)
+        frame.write_numbers(axes, values, texts, dark_below=0.5, size=7.0)
     figure.colorbar(picture, ax=axes, label="success", fraction=0.03, pad=0.01)
     at = f"step {steps[0]:,}" if len(set(steps)) == 1 else "each method's last step, which differ"
     return Drawn("tasks_by_methods", title, f"Mean over runs of the evaluation at {at}.", figure)
@@ -97,7 +97,7 @@ def per_goal(comparison: Comparison) -> Drawn | Missing:
         with np.errstate(invalid="ignore"):
             pictures.append(frame.image(panel, np.mean(grids, axis=0), "cividis", 0.0, 1.0))
         panel.set_title(f"{method.label}, {len(grids)} of {len(method.runs)} runs")
-        panel.set_yticks(range(len(comparison.tasks)), comparison.short_tasks, fontsize=7)
+        panel.set_yticks(range(len(comparison.tasks)), comparison.short_tasks, fontsize=7.0)
         panel.set_xlabel("goal")
     figure.colorbar(pictures[0], ax=panels, label="success", fraction=0.02, pad=0.01)
     steps = sorted({run.whole["step"] for run in comparison.runs if run.whole is not None})

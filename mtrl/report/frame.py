@@ -72,6 +72,9 @@ _RC: dict[Any, Any] = {
 _LINE = 0.2
 """Inches that a line of the legend takes."""
 
+_MOST_BANDS = 3
+"""Methods whose bands from the lowest run to the highest can be told apart."""
+
 _DPI = 130
 
 _FOOTER_WIDTH = 150
@@ -150,6 +153,18 @@ def curve(axes: "Axes", steps: np.ndarray, middle: np.ndarray, low: np.ndarray, 
         axes.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
+def spread(comparison: Comparison, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest and the highest run, on axis 0, at each step; NaN where bands would hide each other."""
+    if len(comparison.methods) <= _MOST_BANDS:
+        return values.min(0), values.max(0)
+    return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
+
+
+def band_text(comparison: Comparison) -> str:
+    """Return what a caption says of the band that `spread` gives."""
+    return "; band: the lowest and the highest run" if len(comparison.methods) <= _MOST_BANDS else ""
+
+
 def steps_axis(axes: "Axes") -> None:
     """Label the axis of environment steps."""
     axes.set_xlabel("environment steps")
@@ -204,6 +219,11 @@ def save(drawn: Drawn, folder: Path, source: Mapping[str, str]) -> list[str]:
         for key, value in source.items()
         for line in textwrap.wrap(f"{key}: {value}", _FOOTER_WIDTH, subsequent_indent="    ")
     )
+    for legend in drawn.figure.legends:  # one outside the panels would move below the source
+        box = legend.get_window_extent().transformed(drawn.figure.transFigure.inverted())
+        legend.borderaxespad = 0
+        legend.set_loc("lower left")
+        legend.set_bbox_to_anchor((box.x0, box.y0), drawn.figure.transFigure)
     footer = drawn.figure.text(0.01, -0.01, text, va="top", fontsize=6.5, linespacing=1.35)
     names = [f"{drawn.name}.{kind}" for kind in ("png", "pdf")]
     for name in names:

@@ -50,7 +50,7 @@ def transference(comparison: Comparison) -> Drawn | Missing:
     caption = (
         "Share by which a step on the task of the row alone lowers the loss of the task of the column, mean over runs "
         "and over the records of the second half of training; red helps, blue harms. Each matrix has its largest entry "
-        "beside the diagonal in full colour."
+        "off the diagonal, named above it, in full colour."
     )
     return _matrices(comparison, "transference", "Transference", caption, _largest_between)
 
@@ -62,12 +62,11 @@ def conflicts(comparison: Comparison) -> Drawn | Missing:
         found = series(runs, "train", [f"conflict_share/{part}"])
         if found is not None:
             own = found.values[0]
-            frame.curve(axes, found.steps, _middle(own, np.mean), own.min(0), own.max(0), index)
+            frame.curve(axes, found.steps, own.mean(0), *frame.spread(comparison, own), index)
         return found is not None
 
-    caption = (
-        "Share of task pairs whose gradients have a negative cosine, mean over runs; band: lowest and highest run."
-    )
+    band = frame.band_text(comparison)
+    caption = f"Share of task pairs whose gradients have a negative cosine, mean over runs{band}."
     return _two_panels(comparison, "conflicts", "Conflicts", caption, line, ylim=(-0.03, 1.03), ylabel="share of pairs")
 
 
@@ -78,9 +77,9 @@ def condition_numbers(comparison: Comparison) -> Drawn | Missing:
         before = series(runs, "train", [f"condition_number/{part}"])
         after = series(runs, "train", [f"condition_number_after/{part}"])
         if before is not None:
-            axes.plot(before.steps, _middle(before.values[0], np.median), color=frame.colour(index))
+            axes.plot(before.steps, np.median(before.values[0], axis=0), color=frame.colour(index))
         if after is not None:
-            axes.plot(after.steps, _middle(after.values[0], np.median), color=frame.colour(index), linestyle=":")
+            axes.plot(after.steps, np.median(after.values[0], axis=0), color=frame.colour(index), linestyle=":")
         return before is not None
 
     caption = (
@@ -155,7 +154,7 @@ def _matrices(
         bound = limit(values)
         pictures.append(frame.image(panel, values / bound, "RdBu_r", -1.0, 1.0))
         panel.set_aspect("equal")
-        panel.set_title(f"{methods[column]}: {part}{'' if bound == 1 else f', full colour: {bound:.2g}'}", fontsize=8)
+        panel.set_title(f"{methods[column]}: {part}{'' if bound == 1 else f' (±{bound:.2g})'}", fontsize=8)
         if has_names:
             panel.set_yticks(range(num_tasks), comparison.short_tasks, fontsize=font)
             panel.set_xticks(range(num_tasks), comparison.short_tasks, fontsize=font, rotation=90)
@@ -210,10 +209,6 @@ def _nan_mean(values: np.ndarray) -> np.ndarray:
     counts = is_number.sum(0)
     sums = np.where(is_number, values, 0).sum(0)
     return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
-
-
-def _middle(values: np.ndarray, statistic: Callable[..., np.ndarray]) -> np.ndarray:
-    return statistic(values, axis=0)
 
 
 def _largest_between(values: np.ndarray) -> float:

@@ -16,9 +16,6 @@ RESAMPLES = 1000
 _MOST_LINES = 40
 """Runs drawn each for itself."""
 
-_MOST_BANDS = 3
-"""Methods whose bands can be told apart in a small panel."""
-
 
 def draw(comparison: Comparison, summaries: list[Summary]) -> list[Drawn | Missing]:
     """Draw all figures of training's evaluations, in the order of the page."""
@@ -100,14 +97,12 @@ def per_task(comparison: Comparison) -> Drawn | Missing:
     rows = math.ceil(num_tasks / columns)
     figure = frame.new(comparison, rows * (1.55 if columns <= 5 else 1.2) + 0.4, has_legend=True)
     panels = frame.grid_of(figure, num_tasks, columns)
-    has_bands = len(methods) <= _MOST_BANDS
     for task, (panel, name) in enumerate(zip(panels, comparison.short_tasks, strict=True)):
         for index, method in methods:
             assert method.success is not None
             steps, values = method.success
             own = values[task]  # run, step
-            low, high = (own.min(0), own.max(0)) if has_bands else (own.mean(0), own.mean(0))
-            frame.curve(panel, steps, own.mean(0), low, high, index)
+            frame.curve(panel, steps, own.mean(0), *frame.spread(comparison, own), index)
         panel.set_title(name, fontsize=8.5 if columns <= 5 else 7, pad=3)
         panel.set_ylim(-0.05, 1.05)
         panel.tick_params(labelsize=7)
@@ -117,8 +112,8 @@ def per_task(comparison: Comparison) -> Drawn | Missing:
         panel.set_xlabel("env. steps", fontsize=7.5)
     for panel in panels[::columns]:
         panel.set_ylabel("success", fontsize=7.5)
-    band = "; band: the lowest and the highest run" if has_bands else ""
-    return Drawn("tasks", title, f"Mean over runs{band}. All panels have the same axes.", figure)
+    caption = f"Mean over runs{frame.band_text(comparison)}. All panels have the same axes."
+    return Drawn("tasks", title, caption, figure)
 
 
 def worst_task(comparison: Comparison) -> Drawn | Missing:

@@ -36,12 +36,12 @@ def draw(comparison: Comparison) -> Drawn | Missing:
         found = series(method.runs, "train", ["speed/env_steps_per_second"])
         if found is not None:
             own = found.values[0]
-            frame.curve(right, found.steps, own.mean(0), own.min(0), own.max(0), index)
+            frame.curve(right, found.steps, own.mean(0), *frame.spread(comparison, own), index)
     right.set(yscale="log", title="environment steps per second", ylabel="steps/s")
     frame.steps_axis(right)
     caption = (
         "Left: where the time of all runs of a method went. Right: environment steps per second between records, mean "
-        "over runs; band: slowest and fastest run. Random steps before learning are faster."
+        f"over runs{frame.band_text(comparison)}. Random steps before learning are faster."
     )
     return Drawn("time", title, caption, figure)
 

@@ -7,17 +7,18 @@ from mtrl.report.summary import area_under, summarise
 from tests.report.run_folders import START, evaluation, write
 
 
-def runs(folder, count, step=20, success=0.5, **config):
+def runs(folder, count, config=None, step=20):
+    config = config or {}
     name = "-".join(map(str, config.values())) or "run"
     return [
-        write(folder / f"{name}{seed}", [evaluation(10, a=0.0), evaluation(step, a=success)], seed=seed, **config)
+        write(folder / f"{name}{seed}", [evaluation(10, a=0.0), evaluation(step, a=0.5)], seed=seed, **config)
         for seed in range(count)
     ]
 
 
 def test_runs_that_differ_in_seed_are_one_method_and_others_are_named_by_what_differs(tmp_path):
     aligned = {"critic_aggregator": "aligned", "actor_aggregator": "mean"}
-    paths = [*runs(tmp_path, 2), *runs(tmp_path, 2, **aligned), *runs(tmp_path, 1, **{"agent.gamma": 0.8})]
+    paths = [*runs(tmp_path, 2), *runs(tmp_path, 2, aligned), *runs(tmp_path, 1, {"agent.gamma": 0.8})]
     comparison = compare(paths)
     found = [(method.label, len(method.runs)) for method in comparison.methods]
     assert found == [("mean agent.gamma=0.9", 2), ("aligned / mean", 2), ("mean agent.gamma=0.8", 1)]
@@ -30,7 +31,7 @@ def test_where_a_run_is_computed_makes_no_other_method(tmp_path):
 
 
 def test_few_seeds_are_told_and_five_are_not(tmp_path):
-    paths = [*runs(tmp_path, 5), *runs(tmp_path, 4, critic_aggregator="aligned")]
+    paths = [*runs(tmp_path, 5), *runs(tmp_path, 4, {"critic_aggregator": "aligned"})]
     assert compare(paths).few_seeds.startswith("aligned / mean: 4 seeds — fewer than five seeds")
     assert compare(paths[:5]).few_seeds == ""
 
@@ -96,7 +97,7 @@ def test_the_area_of_one_evaluation_is_its_value():
 def test_runs_of_other_tasks_or_goals_are_refused(tmp_path, other):
     (name, value), *_ = other.items()
     with pytest.raises(UsageError, match=f"has {name} {value} and .* has"):
-        compare([*runs(tmp_path, 1), *runs(tmp_path, 1, **other)])
+        compare([*runs(tmp_path, 1), *runs(tmp_path, 1, other)])
 
 
 def test_a_run_named_twice_is_refused(tmp_path):

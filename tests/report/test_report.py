@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtrl import train
 from mtrl.report.__main__ import main
 from tests.report.run_folders import evaluation, write
 
@@ -66,18 +65,22 @@ def runs(tmp_path_factory):
     paths = [folder / "mean-0", folder / "aligned-1"]
     for path in paths:
         method, seed = path.name.split("-")
-        words = [*FLAGS, "--aggregator", method, "--seed", seed, "--run-dir", str(path)]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.argv", ["mtrl/train.py", *words])
-            assert train.main(words) == 0
+        call("mtrl.train", *FLAGS, "--aggregator", method, "--seed", seed, "--run-dir", path)
     return paths
 
 
 @pytest.fixture(scope="module")
 def report(runs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    assert main([*map(str, runs), "--output", str(folder)]) == 0
+    call("mtrl.report", *runs, "--output", folder)
     return folder
+
+
+def call(module, *words):
+    """Run an entry point in a process of its own, which checks no types and is faster."""
+    command = [sys.executable, "-W", "error", "-m", module, *map(str, words)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.fixture(scope="module")
