@@ -206,7 +206,7 @@ def to_svg(drawn: Drawn) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # nothing refers to them, and some occur twice
+    text = re.sub(r'(<(?:g|image)\b[^>]*?) id="[^"]*"', r"\1", text)  # nothing refers to them, and some occur twice
     text = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{drawn.name}-", text)
     for fixed, variable in _VARIABLES.items():
         text = text.replace(fixed, variable)
