@@ -6,6 +6,7 @@ metrics.jsonl      one record per line: training and evaluations
 events.out.*       the same for TensorBoard
 checkpoints/STEP/  everything needed to continue
 evaluations/       what `mtrl.evaluate` found, by step
+videos/            what `mtrl.record` saw, by step
 lock               held by the process that runs here, and its id
 """
 
@@ -19,6 +20,8 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,12 +115,18 @@ def describe_environment() -> dict[str, object]:
 
 def write_whole(path: Path, text: str) -> None:
     """Write the file whole or not at all."""
+    with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to; it becomes `path` at the end, or is removed where something was raised."""
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
