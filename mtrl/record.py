@@ -140,6 +140,7 @@ def film(options: Options, chosen: Plan) -> "Clips":
     import numpy as np
 
     from mtrl.assembly import load_policy, make_env
+    from mtrl.envs.metaworld.opengl import check_import
     from mtrl.envs.workers import RenderingError
     from mtrl.evaluator import evaluate
     from mtrl.film import Clips, FilmedEnv, Look
@@ -155,7 +156,10 @@ def film(options: Options, chosen: Plan) -> "Clips":
         return FilmedEnv(env, look, clips)
 
     try:
+        check_import()
         policy = load_policy(chosen.settings, chosen.checkpoint, None)
+    except RenderingError as problem:
+        raise UsageError(str(problem)) from problem
     except (ValueError, FileNotFoundError) as problem:
         raise UsageError(f"cannot load {chosen.checkpoint}: {problem}") from problem
     names, goals = envs.task_names(chosen.settings.env), np.arange(options.goals)
