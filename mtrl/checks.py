@@ -239,7 +239,7 @@ def rendering() -> Check:
     )
 
 
-def _status(found: float, little: float, least: float) -> Literal["ok", "warn", "fail"]:
+def _status(found: int, little: int, least: int) -> Literal["ok", "warn", "fail"]:
     return "ok" if found >= little else "warn" if found >= least else "fail"
 
 
