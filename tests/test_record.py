@@ -62,6 +62,7 @@ def test_all_tasks_in_a_grid_and_one_as_a_gif_without_ffmpeg(capsys, run, monkey
     assert [path.name for path in (run / "videos").iterdir()] == ["000000000016.gif"]
 
 
+@pytest.mark.slow  # another process to start and another OpenGL; the doctor draws without MUJOCO_GL in its own test
 @pytest.mark.skipif(bool(why_not()), reason="no OpenGL")
 def test_as_a_program_without_mujoco_gl_and_display(run):
     pytest.importorskip("imageio_ffmpeg")
