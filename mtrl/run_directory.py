@@ -7,6 +7,7 @@ events.out.*       the same for TensorBoard
 checkpoints/STEP/  everything needed to continue
 nonfinite/         updates that met a number that is not finite, to be repeated
 evaluations/       what `mtrl.evaluate` found, by step
+videos/            what `mtrl.record` saw, by step
 lock               held by the process that runs here, and its id
 """
 
@@ -21,6 +22,8 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,20 +120,35 @@ def describe_environment() -> dict[str, object]:
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "commit": _commit(),
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpus": gpus,
     }
 
 
+def cpu_name() -> str:
+    """Return the processor's name."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write the file whole or not at all."""
+    with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to; it becomes `path` at the end, or is removed where something was raised."""
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -212,12 +230,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
-
-
-def _cpu_name() -> str:
-    """Return the processor's name."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mtrl.envs import gymnasium_tasks, toy_tasks
-from mtrl.envs.metaworld.tasks import MT10, MT25, MT50, NUM_GOALS
+from mtrl.envs.metaworld.tasks import CAMERAS, MT10, MT25, MT50, NUM_GOALS
 from mtrl.registry import check_name
 
 if TYPE_CHECKING:
     from mtrl.interfaces import VectorEnv
 
-__all__ = ["Config", "check", "check_task", "make", "names", "num_goals", "parse", "task_names"]
+__all__ = ["Config", "cameras", "check", "check_task", "make", "names", "num_goals", "parse", "task_names"]
 
 
 Engine = Literal["stock", "native"]
@@ -47,6 +47,8 @@ class _Suite(NamedTuple):
     """None named here: those of Gymnasium's registry."""
     num_goals: int
     """Goals per task."""
+    cameras: tuple[str, ...] = ()
+    """From where pictures can be made, the default first."""
 
 
 _REGISTRY = {
@@ -55,10 +57,10 @@ _REGISTRY = {
     "toy_exp": _Suite("mtrl.envs.toy:make", toy_tasks.TASKS, toy_tasks.NUM_GOALS),
     "toy_power": _Suite("mtrl.envs.toy:make", toy_tasks.TASKS, toy_tasks.NUM_GOALS),
     "toy_groups": _Suite("mtrl.envs.toy:make", toy_tasks.GROUP_TASKS, toy_tasks.NUM_GOALS),
-    "mt1": _Suite("mtrl.envs.metaworld:make", MT50, NUM_GOALS),  # any task, one at a time
-    "mt10": _Suite("mtrl.envs.metaworld:make", MT10, NUM_GOALS),
-    "mt25": _Suite("mtrl.envs.metaworld:make", MT25, NUM_GOALS),
-    "mt50": _Suite("mtrl.envs.metaworld:make", MT50, NUM_GOALS),
+    "mt1": _Suite("mtrl.envs.metaworld:make", MT50, NUM_GOALS, CAMERAS),  # any task, one at a time
+    "mt10": _Suite("mtrl.envs.metaworld:make", MT10, NUM_GOALS, CAMERAS),
+    "mt25": _Suite("mtrl.envs.metaworld:make", MT25, NUM_GOALS, CAMERAS),
+    "mt50": _Suite("mtrl.envs.metaworld:make", MT50, NUM_GOALS, CAMERAS),
     "gymnasium": _Suite("mtrl.envs.gymnasium_tasks:make", (), gymnasium_tasks.NUM_GOALS),
 }
 
@@ -99,6 +101,16 @@ def num_goals(name: str) -> int:
     """
     check(name)
     return _REGISTRY[parse(name)[0]].num_goals
+
+
+def cameras(name: str) -> tuple[str, ...]:
+    """Return from where pictures of the environment `name` can be made, the default first; none where nothing is seen.
+
+    Raises:
+        ValueError: There is no such environment.
+    """
+    check(name)
+    return _REGISTRY[parse(name)[0]].cameras
 
 
 def check(name: str) -> None:

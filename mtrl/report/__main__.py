@@ -15,6 +15,7 @@ from pathlib import Path
 
 import tyro
 
+from mtrl import arguments
 from mtrl.cli import UsageError, error
 
 
@@ -30,7 +31,7 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    options = tyro.cli(Options, args=argv, prog="python -m mtrl.report", config=(tyro.conf.FlagCreatePairsOff,))
+    options = arguments.read(Options, argv, "python -m mtrl.report")
     try:
         sys.stdout.write(_report(options))
     except UsageError as problem:
