@@ -61,6 +61,22 @@ def make_agent(settings: "Settings", spec: EnvSpec, device: torch.device, stopwa
     )
 
 
+def load_agent(settings: "Settings", folder: Path) -> Agent:
+    """Return the agent as a checkpoint of the run holds it, on the settings' device.
+
+    Raises:
+        ValueError: The checkpoint does not fit the settings.
+        FileNotFoundError: It is gone: training deletes old ones.
+    """
+    device = choose_device(settings.trainer.device)
+    names = envs.task_names(settings.env)
+    with closing(make_env(settings, names[:1], 1)) as env:
+        spec = dataclasses.replace(env.spec, task_names=names)
+    agent = make_agent(settings, spec, device)
+    agent.load_state_dict(checkpoint.load(folder, "agent", device))
+    return agent
+
+
 def load_policy(settings: "Settings", folder: Path, action_seed: int | None) -> Policy:
     """Return what a checkpoint of the run has learned, as a policy of all its tasks.
 
@@ -74,11 +90,7 @@ def load_policy(settings: "Settings", folder: Path, action_seed: int | None) -> 
         FileNotFoundError: It is gone: training deletes old ones.
     """
     device = choose_device(settings.trainer.device)
-    names = envs.task_names(settings.env)
-    with closing(make_env(settings, names[:1], 1)) as env:
-        spec = dataclasses.replace(env.spec, task_names=names)
-    agent = make_agent(settings, spec, device)
-    agent.load_state_dict(checkpoint.load(folder, "agent", device))
+    agent = load_agent(settings, folder)
     act = agent.act_deterministic
     if action_seed is not None:
         agent.seed_actions(action_seed)

@@ -126,6 +126,7 @@ def test_ctrl_c_lets_runs_save_and_starts_no_more(capsys, tmp_path):
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_begin_is_told_with_its_own_words(capsys, tmp_path):
     (tmp_path / "mean-0").mkdir()
     with (tmp_path / "mean-0" / "lock").open("w") as lock:
