@@ -10,14 +10,15 @@ import pytest
 import torch
 import yaml
 
-from mtrl import envs, export, train
+from mtrl import checkpoint, cli, envs, export, train
 from mtrl.agents.mtsac import MTSAC
 from mtrl.agents.policy import policy_of
-from mtrl.assembly import load_agent
+from mtrl.assembly import load_agent, make_agent
 from mtrl.checkpoint import by_step
 from mtrl.cli import load
+from mtrl.interfaces import Batch, EnvSpec
 from scripts import drive_stock
-from tests.agents.small_agent import NUM_TASKS, OBS_DIM, batch_for, build, every_network
+from tests.agents.small_agent import CPU, NUM_TASKS, OBS_DIM, batch_for, build, every_network
 from tests.test_group import as_before
 
 for package in export.PACKAGES:
@@ -25,18 +26,37 @@ for package in export.PACKAGES:
 
 TASKS = ("reach-v3", "drawer-close-v3")
 
-TRAINING = [
-    *("--env", f"mt10:{','.join(TASKS)}", "--workers", "1", "--warmup-steps", "20", "--total-steps", "60"),
-    *("--eval-every", "0", "--log-every", "60", "--device", "cpu", "--network.hidden-dims", "8", "7"),
-    *("--agent.batch-size", "8", "--agent.min-obs-std", "0.05", "--agent.actor-lr", "0.01", "--checkpoint-every", "40"),
+FLAGS = [
+    *("--env", f"mt10:{','.join(TASKS)}", "--workers", "1", "--device", "cpu", "--network.hidden-dims", "8", "7"),
+    *("--agent.batch-size", "8", "--agent.min-obs-std", "0.05", "--agent.actor-lr", "0.01"),
 ]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
+    """A run that has learned from two batches of noise, with a checkpoint after each."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    with as_before():
-        assert train.main([*TRAINING, "--run-dir", str(folder)]) == 0
+    settings = cli.parse(FLAGS)
+    spec = EnvSpec(
+        task_names=TASKS,
+        envs_per_task=1,
+        obs_dim=39,
+        action_dim=4,
+        max_episode_steps=500,
+        num_goals=envs.num_goals("mt10"),
+    )
+    agent = make_agent(settings, spec, CPU)
+    generator = torch.Generator().manual_seed(0)
+    for step in (40, 60):
+        obs, next_obs = torch.randn(2, len(TASKS), 8, 39, generator=generator)
+        action, reward = (
+            torch.rand(len(TASKS), 8, 4, generator=generator),
+            torch.rand(len(TASKS), 8, generator=generator),
+        )
+        task = torch.arange(len(TASKS))[:, None].expand(-1, 8)
+        agent.update(Batch(obs, action, reward, next_obs, torch.zeros_like(reward), task))
+        checkpoint.save(folder / "checkpoints", step, {"agent": agent.state_dict()})
+    (folder / "config.yaml").write_text(settings.to_yaml())
     assert export.main([str(folder)]) == 0
     return folder
 
@@ -45,6 +65,11 @@ def agent_of(run: Path) -> MTSAC:
     agent = load_agent(load(run), max(by_step(run / "checkpoints").items())[1])
     assert isinstance(agent, MTSAC)
     return agent
+
+
+@pytest.fixture(scope="module")
+def agent(run) -> MTSAC:
+    return agent_of(run)
 
 
 def observations(num_rows: int, num_tasks: int, obs_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,7 +118,7 @@ def test_the_module_is_a_copy():
     assert torch.equal(policy(obs, task), before)
 
 
-# ---- the files of a real run
+# ---- the files of a run
 
 
 @pytest.mark.mujoco
@@ -110,10 +135,9 @@ def test_files_and_what_they_say(run):
 
 @pytest.mark.mujoco
 @pytest.mark.parametrize("num_rows", [1, 2, 33])
-def test_the_torch_program_is_the_module_bit_for_bit_and_onnx_to_rounding(run, num_rows):
+def test_the_torch_program_is_the_module_bit_for_bit_and_onnx_to_rounding(run, agent, num_rows):
     import onnxruntime
 
-    agent = agent_of(run)
     obs, task = observations(num_rows, len(TASKS), 39)
     policy = policy_of(agent)
     assert torch.equal(torch.export.load(run / "export" / "policy.pt2").module()(obs, task), policy(obs, task))
@@ -123,7 +147,7 @@ def test_the_torch_program_is_the_module_bit_for_bit_and_onnx_to_rounding(run, n
 
 
 @pytest.mark.mujoco
-def test_the_tensors_give_the_actions_by_the_formula(run):
+def test_the_tensors_give_the_actions_by_the_formula(run, agent):
     from safetensors.numpy import load_file
 
     tensors = load_file(run / "export" / "policy.safetensors")
@@ -133,12 +157,25 @@ def test_the_tensors_give_the_actions_by_the_formula(run):
     for layer in ("hidden.0", "hidden.1"):
         x = np.maximum(x @ tensors[f"shared.{layer}.weight"].T + tensors[f"shared.{layer}.bias"], 0)
     mean = (x @ tensors["shared.output.weight"].T + tensors["shared.output.bias"])[:, :4]
-    assert np.allclose(np.tanh(mean), by_agent(agent_of(run), obs, task), atol=1e-6)
+    assert np.allclose(np.tanh(mean), by_agent(agent, obs, task), atol=1e-6)
 
 
 @pytest.mark.mujoco
 def test_the_example_has_our_episode_in_a_stock_environment(run):
-    task_name, goal = "drawer-close-v3", 3
+    assert_example_has_our_episode(run, "drawer-close-v3", goal=3)
+
+
+@pytest.mark.slow
+@pytest.mark.mujoco
+def test_the_example_has_the_episode_of_a_trained_run(tmp_path):
+    argv = ["--warmup-steps", "20", "--total-steps", "100", "--eval-every", "0", "--log-every", "100"]
+    with as_before():
+        assert train.main([*FLAGS, *argv, "--run-dir", str(tmp_path / "run")]) == 0
+    assert export.main([str(tmp_path / "run")]) == 0
+    assert_example_has_our_episode(tmp_path / "run", "reach-v3", goal=0)
+
+
+def assert_example_has_our_episode(run: Path, task_name: str, goal: int) -> None:
     steps = drive_stock.drive(run / "export", task_name, goal)
     assert len(steps) == 500
     agent, index = agent_of(run), TASKS.index(task_name)
@@ -199,6 +236,7 @@ def test_a_missing_package_is_named_with_its_extra(capsys, monkeypatch, tmp_path
     assert refusal(capsys, tmp_path) == ('error: export needs no_such_package: pip install "mtrl-aligned[export]"\n')
 
 
+@pytest.mark.slow
 @pytest.mark.mujoco
 def test_files_that_act_otherwise_are_not_written(capsys, monkeypatch, run, tmp_path):
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
