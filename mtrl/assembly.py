@@ -37,6 +37,8 @@ def make_env(settings: "Settings", tasks: tuple[str, ...] | None = None, envs_pe
         envs_per_task=envs_per_task or config.envs_per_task,
         workers=config.workers,
         engine=settings.env_config.engine,
+        max_episode_steps=settings.env_config.max_episode_steps,
+        num_goals=settings.env_config.num_goals,
     )
 
 

@@ -128,7 +128,10 @@ def check_device(flag: str, device: str) -> None:
 
 
 def _check_eval_goals(settings: Settings) -> None:
-    count, most = settings.trainer.eval_goals, envs.num_goals(settings.env)
+    try:
+        count, most = settings.trainer.eval_goals, envs.num_goals(settings.env, settings.env_config)
+    except ValueError as problem:
+        raise UsageError(f"--env: {problem}") from problem
     if count > most:
         raise UsageError(f"--eval-goals: expected at most {most}, the goals of a task of {settings.env}, got {count}")
 

@@ -92,7 +92,7 @@ def _check_numbers(options: Options) -> None:
 def _scope(options: Options, settings: Settings) -> "Scope":
     from mtrl.results import Scope
 
-    all_tasks, all_goals = envs.task_names(settings.env), envs.num_goals(settings.env)
+    all_tasks, all_goals = envs.task_names(settings.env), envs.num_goals(settings.env, settings.env_config)
     named = [name for word in options.task for name in word.split(",")] or all_tasks
     for name in named:
         try:
