@@ -91,15 +91,15 @@ def chosen_tasks(env: str, words: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in all_tasks if name in named)
 
 
-def check_goals(env: str, num_goals: int) -> None:
-    """Raise unless every task of the environment `env` has so many goals.
+def check_goals(settings: Settings, num_goals: int) -> None:
+    """Raise unless every task of the run has so many goals.
 
     Raises:
         UsageError: They have fewer.
     """
-    most = envs.num_goals(env)
+    most = envs.num_goals(settings.env, settings.env_config)
     if num_goals > most:
-        raise UsageError(f"--goals: expected at most {most}, the goals of a task of {env}, got {num_goals}")
+        raise UsageError(f"--goals: expected at most {most}, the goals of a task of {settings.env}, got {num_goals}")
 
 
 def choose_checkpoint(run: Path, step: int | None) -> tuple[int, Path]:
@@ -137,9 +137,10 @@ def _check_numbers(options: Options) -> None:
 def _scope(options: Options, settings: Settings) -> "Scope":
     from mtrl.results import Scope
 
-    tasks, all_goals = chosen_tasks(settings.env, options.task), envs.num_goals(settings.env)
+    tasks = chosen_tasks(settings.env, options.task)
+    all_goals = envs.num_goals(settings.env, settings.env_config)
     num_goals = options.goals or all_goals
-    check_goals(settings.env, num_goals)
+    check_goals(settings, num_goals)
     return Scope(
         tasks=tasks,
         num_goals=num_goals,

@@ -112,7 +112,7 @@ def plan(options: Options) -> Plan:
         if value is not None and value < 1:
             raise UsageError(f"--{name}: expected at least 1, got {value}")
     tasks = chosen_tasks(settings.env, options.task)
-    check_goals(settings.env, options.goals)
+    check_goals(settings, options.goals)
     step, checkpoint = choose_checkpoint(options.run, options.checkpoint)
     kind = _format(options)
     trainer = dataclasses.replace(

@@ -66,7 +66,7 @@ def build(settings: "Settings") -> "Trainer":
     from mtrl.envs.workers import WorkerError
     from mtrl.files import StorageError
     from mtrl.loggers import say
-    from mtrl.replay import Replay
+    from mtrl.replay import make_replay
     from mtrl.seeding import make_deterministic
     from mtrl.timing import Stopwatch
     from mtrl.trainer import Trainer
@@ -90,7 +90,7 @@ def build(settings: "Settings") -> "Trainer":
         for remark in settings.remarks:
             say(remark)
         cost.say_memory(settings, env.spec, device, replay_device)
-        replay = Replay(env.spec, settings.replay.capacity, replay_device, config.seed)
+        replay = make_replay(settings.replay, env.spec, replay_device, config.seed)
         cost.say_time(settings, lambda: make_agent(settings, env.spec, device), env, device, steps_done)
         agent = make_agent(settings, env.spec, device, stopwatch)
         run_directory.record(settings, run_dir)

@@ -325,7 +325,7 @@ class Trainer:
         """Warn if values are beyond what the rewards can justify."""
         if "q" in values:
             bonus = values.get("temperature", 0.0) * values.get("entropy", np.zeros(self.env.spec.num_tasks))
-            self._values.look(values["q"], self._episodes.largest_reward, bonus)
+            self._values.look(values["q"], self.replay.largest_reward, bonus)
 
     def _evaluate(self) -> None:
         """Evaluate the deterministic policy, write a record and tell the person."""
