@@ -12,6 +12,9 @@ STEPS_PER_TASK = 2_000_000
 MOST_PARALLEL = 4096
 """Copies of a task, processes, threads: more than any machine has use for, so that more are a slip of the keyboard."""
 
+LONGEST_PROFILE = 1000
+"""Updates in a trace, of which each takes a megabyte or two on the disk and several in memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -56,6 +59,9 @@ class Config:
     fault of an environment. Nothing has been learned from the number in any case. An action, observation or reward that
     is not finite always stops the run: save then saves what was learned before and lets new episodes begin, but not an
     agent whose actions are no numbers."""
+    profile: int = 0
+    """Updates to trace with torch's profiler, early in the run: writes the trace to RUN/profile.json and prints the
+    dearest operations and what the time went into; 0 for none."""
     max_hours: float | None = None
     """Hours after which this process saves and ends, as for a job whose time is limited; by default no limit."""
     run_dir: Path | None = None
@@ -77,6 +83,7 @@ class Config:
             "log_every": 1,
             "transference_every": 0,
             "checkpoint_every": 0,
+            "profile": 0,
         }
         for name, minimum in least.items():
             value = getattr(self, name)
@@ -86,6 +93,8 @@ class Config:
             value = getattr(self, name)
             if value is not None and value > MOST_PARALLEL:
                 raise ValueError(f"{name} must be at most {MOST_PARALLEL}, got {value}")
+        if self.profile > LONGEST_PROFILE:
+            raise ValueError(f"profile must be at most {LONGEST_PROFILE}, got {self.profile}")
         if self.max_hours is not None and not 0 < self.max_hours < float("inf"):
             raise ValueError(f"max_hours must be above 0, got {self.max_hours}")
 

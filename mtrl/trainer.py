@@ -27,6 +27,7 @@ from mtrl.nonfinite import (
     check_state,
     check_step,
 )
+from mtrl.profiling import TRACE_FILE, UpdateProfile
 from mtrl.recorder import Recorder
 from mtrl.replay import Replay
 from mtrl.schedule import Config, total_steps
@@ -103,6 +104,10 @@ class Trainer:
             self.learner.update_count,
             checkpoint.load(resume_from, "records") if resume_from else {},
         )
+        if config.profile:
+            self.learner.trace(
+                UpdateProfile(config.profile, device, stopwatch, run_dir / TRACE_FILE, self._recorder.say)
+            )
 
     @property
     def steps_per_vector_step(self) -> int:
@@ -168,7 +173,7 @@ class Trainer:
 
     def close(self) -> None:
         """Close environments and files."""
-        for part in (self.env, self._recorder):
+        for part in (self.learner, self.env, self._recorder):
             part.close()
 
     def save(self) -> Path:

@@ -91,16 +91,20 @@ def main() -> None:
     parser.add_argument("--loop-rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--cpu-time", action="store_true", help="of this process, for one thread on a busy machine")
     parser.add_argument("--output", type=Path, help="Markdown file; standard output by default")
     parser.add_argument("--note", help="a sentence about the machine, for the head of the report")
     args = parser.parse_args()
+    if args.cpu_time and (args.threads > 1 or args.device != "cpu"):
+        parser.error(f"--cpu-time needs --threads 1 and --device cpu, got {args.threads} and {args.device}")
+    clock = time.process_time if args.cpu_time else time.perf_counter
     torch.set_num_threads(args.threads)
     keep_freed_memory()
-    lines = head(args.threads, args.device, args.note)
+    lines = head(args.threads, args.device, "CPU seconds of the process" if args.cpu_time else "wall time", args.note)
     found = []
     for num_tasks in args.tasks:
         looped = [method for method in args.methods if method in args.loops]
-        found.append(measure(num_tasks, args.methods, looped, args.device, args.rounds, args.loop_rounds))
+        found.append(measure(num_tasks, args.methods, looped, args.device, args.rounds, args.loop_rounds, clock=clock))
         print(f"measured: {num_tasks} tasks", file=sys.stderr)
     lines += ["## Targets", "", *summary(found)]
     for one in found:
@@ -178,6 +182,7 @@ def measure(
     loop_rounds: int,
     batch_size: int = BATCH_SIZE,
     hidden_dims: tuple[int, ...] = HIDDEN_DIMS,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Measured:
     """Time updates of all methods, and of some by loops, in turns."""
     batch = random_batch(num_tasks, batch_size, device)
@@ -194,7 +199,7 @@ def measure(
     width, num_params = hidden_dims[-1], sum(leaf.numel() for leaf in agent.critic.leaves)
     kinds = probes(num_tasks, batch_size, width, num_params, device)
     variants |= {("probe", kind): (probe, rounds) for kind, probe in kinds.items()}
-    seconds = dict(zip(variants, time_in_turns(list(variants.values()), device), strict=True))
+    seconds = dict(zip(variants, time_in_turns(list(variants.values()), device, clock), strict=True))
     product = 2.0 * num_tasks * batch_size * width**2
     amounts = Work(product, product, product, 2.0 * FLOAT_BYTES * num_tasks * num_params)
     rates = Rates(*(amount / seconds["probe", kind] for kind, amount in amounts._asdict().items()))
@@ -211,7 +216,9 @@ def measure(
     )
 
 
-def time_in_turns(variants: Sequence[tuple[Callable[[], object], int]], device: str) -> list[float]:
+def time_in_turns(
+    variants: Sequence[tuple[Callable[[], object], int]], device: str, clock: Callable[[], float]
+) -> list[float]:
     """Run the variants in turns, each for its number of rounds after one to warm up; return their median seconds.
 
     A variant of fewer rounds than others is not warmed up: it is a loop that takes long.
@@ -222,12 +229,12 @@ def time_in_turns(variants: Sequence[tuple[Callable[[], object], int]], device: 
         for (variant, rounds), times in zip(variants, seconds, strict=True):
             if not (rounds == most or 1 <= turn <= rounds):
                 continue
-            start = time.perf_counter()
+            start = clock()
             variant()
             if device != "cpu":
                 torch.cuda.synchronize()
             if turn > 0:
-                times.append(time.perf_counter() - start)
+                times.append(clock() - start)
     return [sorted(times)[(len(times) - 1) // 2] for times in seconds]
 
 
@@ -284,7 +291,7 @@ def random_batch(num_tasks: int, batch_size: int, device: str) -> Batch:
 # ----------------------------------------------------------------------------------------------------------- writing
 
 
-def head(threads: int, device: str, note: str | None) -> list[str]:
+def head(threads: int, device: str, quantity: str, note: str | None) -> list[str]:
     """Return the title and where the numbers come from."""
     about: dict[str, Any] = describe_environment()
     hardware = about["cpu"] if device == "cpu" else torch.cuda.get_device_name(device)
@@ -297,7 +304,8 @@ def head(threads: int, device: str, note: str | None) -> list[str]:
         *([note] if note else []),
         "",
         f"Whole updates of critics {'x'.join(map(str, HIDDEN_DIMS))} and an actor of the same size, {BATCH_SIZE}",
-        "transitions per task; medians of variants that took turns. *loop*: one backward per task over a shared graph.",
+        f"transitions per task; medians ({quantity}) of variants that took turns.",
+        "*loop*: one backward per task over a shared graph.",
         "*own passes*: one forward and backward per task on its own transitions. Both are the same update otherwise",
         "and give the same parameters. *floor*: matrix products at the rates below, and the bytes of Adam, targets,",
         "Gramian and combination (formulas in the script), without biases, ReLUs, losses and a method's own problem.",
