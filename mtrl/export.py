@@ -87,6 +87,8 @@ def export(options: Options) -> tuple[Path, dict[str, float]]:
     except (ValueError, FileNotFoundError) as problem:
         raise UsageError(f"cannot load {plan.checkpoint}: {problem}") from problem
     output = options.output or options.run / "export"
+    if (output / "checkpoints").exists() or output.resolve() == options.run.resolve():
+        raise UsageError(f"--output: {output} is the folder of a run, whose files have the same names; name another")
     partial = output / f".partial-{os.getpid()}"
     try:
         partial.mkdir(parents=True)
@@ -135,7 +137,7 @@ def _write(agent: "MTSAC", folder: Path) -> dict[str, float]:
     per_task = obs.view(-1, num_tasks, obs_dim).transpose(0, 1)
     by_agent = agent.act_deterministic(per_task).transpose(0, 1).flatten(0, 1)
     differences = {
-        name: max(_difference(act, policy, obs, task), float((act(obs, task) - by_agent).abs().max()))
+        name: _largest(*_differences(act, policy, obs, task), act(obs, task) - by_agent)
         for name, act in (
             ("policy.pt2", torch.export.load(folder / "policy.pt2").module()),
             ("policy.onnx", _load_onnx(folder / "policy.onnx")),
@@ -147,9 +149,16 @@ def _write(agent: "MTSAC", folder: Path) -> dict[str, float]:
     return differences
 
 
-def _difference(act: Act, policy: "Policy", obs: "Tensor", task: "Tensor") -> float:
-    """Return the largest difference in batches of one, two and all rows."""
-    return max(float((act(obs[:n], task[:n]) - policy(obs[:n], task[:n])).abs().max()) for n in (1, 2, len(obs)))
+def _differences(act: Act, policy: "Policy", obs: "Tensor", task: "Tensor") -> "list[Tensor]":
+    """Return the differences in batches of one, two and all rows."""
+    return [act(obs[:n], task[:n]) - policy(obs[:n], task[:n]) for n in (1, 2, len(obs))]
+
+
+def _largest(*differences: "Tensor") -> float:
+    """Return the largest absolute entry; NaN where there is one, which Python's `max` may pass over."""
+    import torch
+
+    return float(torch.cat([difference.flatten() for difference in differences]).abs().max())
 
 
 def _write_onnx(program: Any, file: Path) -> None:

@@ -12,6 +12,7 @@ lock               held by the process that runs here, and its id
 """
 
 import contextlib
+import dataclasses
 import datetime as dt
 import errno
 import importlib.metadata
@@ -92,6 +93,26 @@ def drop_if_empty(run_dir: Path) -> None:
     for folder in _made.pop(run_dir, []):
         with contextlib.suppress(OSError):  # another run has begun in it
             folder.rmdir()
+
+
+def require_checkpoint(settings: "Settings") -> None:
+    """Raise where a run to resume has no checkpoint. Looks only: another process may hold the run.
+
+    Raises:
+        ValueError: The run has no complete checkpoint.
+    """
+    if settings.resume is not None and checkpoint.latest(settings.resume / "checkpoints") is None:
+        raise ValueError(f"--resume: {settings.resume} has no complete checkpoint to continue from")
+
+
+def looked_at_again(settings: "Settings", run_dir: Path) -> "Settings":
+    """Return the settings for the claimed folder.
+
+    A run that was to begin anew is continued where the process that held the folder before has saved it meanwhile.
+    """
+    if settings.replaces_run and checkpoint.latest(run_dir / "checkpoints") is not None:
+        return dataclasses.replace(settings, resume=run_dir, replaces_run=False)
+    return settings
 
 
 def checkpoint_to_resume(settings: "Settings") -> Path | None:

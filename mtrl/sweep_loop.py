@@ -57,13 +57,25 @@ class SweepLoop:
                         self._end(run, code, time.monotonic() - began)
                 self._show()
         finally:
+            self._stop_all()
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _stop_all(self) -> None:
+        """Let jobs that still run, because the sweep itself failed, save and end."""
+        for _, handle, _ in self._running.values():
+            with contextlib.suppress(OSError):
+                handle.stop(signal.SIGTERM)
+        while any(handle.poll() is None for _, handle, _ in self._running.values()):
+            time.sleep(POLL_SECONDS)
 
     def _start(self, run: Run) -> None:
         steps = run.steps_saved()
         self._say(f"{run.name}: " + (f"continues from step {steps:,}" if steps else "begins"))
-        self._running[run.name] = (run, self._launcher.start(run.job(sys.executable)), time.monotonic())
+        handle = self._launcher.start(run.job(sys.executable))
+        self._running[run.name] = (run, handle, time.monotonic())
+        if self.received:  # while it was started
+            handle.stop(self.received)
 
     def _end(self, run: Run, code: int, seconds: float) -> None:
         """Tell what became of a job."""
@@ -98,8 +110,9 @@ class SweepLoop:
         text = f"{self._num_finished}/{self._num_runs} finished, {len(self._waiting)} waiting"
         text += f", {len(self.failed)} failed" * bool(self.failed)
         text = "stopping: " * bool(self.received) + f"{text} | {running}"
-        sys.stdout.write(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}")
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.write(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}")
+            sys.stdout.flush()
 
     def _say(self, line: str) -> None:
         erase = "\r\033[K" if self._is_terminal else ""

@@ -81,8 +81,9 @@ def build(settings: "Settings") -> "Trainer":
     stopwatch = Stopwatch()
     run_dir = None
     try:
-        run_directory.checkpoint_to_resume(settings)  # refused before anything is written where there is none
+        run_directory.require_checkpoint(settings)
         run_dir = run_directory.claim(settings)
+        settings = run_directory.looked_at_again(settings, run_dir)
         checkpoint = run_directory.checkpoint_to_resume(settings)
         steps_done = load(checkpoint, "trainer")["step_count"] if checkpoint else 0
         with _patience("building the environments; the first time on a machine this can take a minute"):

@@ -254,7 +254,11 @@ class Trainer:
         try:
             return self.env.step_wait()
         except BrokenEnvError as failure:
-            if self._saved_at != self.step_count:
+            update = failure.__context__
+            if isinstance(update, NonFiniteError):
+                failure.add_note(f"(and beside it an update failed: {update})")
+            has_to_save = self._saved_at != self.step_count
+            if has_to_save and not (isinstance(update, NonFiniteError) and self.config.on_nonfinite == "raise"):
                 self._save_what_was_learned(failure)
             raise
 
@@ -318,6 +322,7 @@ class Trainer:
 
     def _log(self) -> None:
         """Write a record of training: the only place where metrics leave the device."""
+        self.learner.check_finite()  # before anything says that there is a record
         self._logged_at = self.step_count
         self._saved_at = None  # a checkpoint of this step does not know of the record yet
         with self.stopwatch("logging"):
