@@ -57,6 +57,8 @@ class SweepLoop:
                         self._end(run, code, time.monotonic() - began)
                 self._show()
         finally:
+            for _, handle, _ in self._running.values():  # none, unless something failed here
+                handle.stop(signal.SIGTERM)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
