@@ -16,9 +16,11 @@ import tyro
 
 from mtrl.cli import UsageError, error
 from mtrl.launchers import Launcher
-from mtrl.sweep_plan import Run, parse_names, parse_seeds, plan
+from mtrl.sweep_plan import parse_names, parse_seeds, plan
 
 EXIT_FAILED = 1
+
+DEFAULT_HOURS = 24.0
 
 CPUS_PER_RUN = 2
 """By default: one core for the learner, one for the environments."""
@@ -35,12 +37,23 @@ class Options:
     sweep_dir: Path | None = None
     """Folder of the runs, AGGREGATOR-SEED each; by default sweeps/ENV."""
     jobs: int | None = None
-    """At most so many runs at a time; by default as many as the cores allow."""
+    """At most so many runs at a time; by default as many as the cores allow, on a cluster all."""
     cpus_per_run: int | None = None
     """Cores of a run: its --threads and --workers where these are not given. 2 by default, or the cores of this
     machine divided by --jobs."""
     launcher: Literal["local", "ray", "slurm"] = "local"
     """Where runs are started: as processes of this machine, on a Ray cluster, by SLURM."""
+    gpus_per_run: float | None = None
+    """GPUs of a run on Ray, where 0.25 lets four share one, and SLURM; by default none, and the run sees none."""
+    ray_address: str | None = None
+    """Of a Ray cluster, as HOST:PORT, whose machines all see this folder; by default one is started on this machine,
+    reachable from it alone."""
+    slurm_partition: str | None = None
+    """Where SLURM starts the runs; by default where it does."""
+    slurm_hours: float | None = None
+    """Time limit of a job, 24 by default; runs that reach it are saved and put back into the queue."""
+    slurm_cluster: Literal["slurm", "local"] = "slurm"
+    """local: submitit's processes on this machine, to try it without SLURM."""
     dry_run: bool = False
     """Print the commands of the runs and start nothing."""
 
@@ -69,7 +82,7 @@ def _main(options: Options, flags: Sequence[str]) -> int:
     if options.dry_run:
         sys.stdout.writelines(f"{run.line}\n" for run in runs)
         return 0
-    launcher = make_launcher(options, runs)
+    launcher = make_launcher(options, runs[0].run_dir.parent, cpus)
     loop = SweepLoop(runs, launcher, jobs)
     try:
         loop.run()
@@ -90,15 +103,55 @@ def _share_cores(options: Options) -> tuple[int, int]:
             raise UsageError(f"--{name.replace('_', '-')}: expected at least 1, got {value}")
     cores = usable_cores()
     cpus = options.cpus_per_run or (max(1, cores // options.jobs) if options.jobs else min(cores, CPUS_PER_RUN))
-    return options.jobs or max(1, cores // cpus), cpus
+    is_elsewhere = options.ray_address is not None or options.launcher == "slurm"
+    return options.jobs or (sys.maxsize if is_elsewhere else max(1, cores // cpus)), cpus
 
 
-def make_launcher(options: Options, runs: Sequence[Run]) -> Launcher:
-    """Return the chosen place for the runs."""
+def make_launcher(options: Options, folder: Path, cpus: int) -> Launcher:
+    """Return the chosen place for the runs.
+
+    Raises:
+        UsageError: A package is missing, a cluster cannot be used, or a flag belongs to another launcher.
+    """
+    for name in ("gpus_per_run", "ray_address", "slurm_partition", "slurm_hours"):
+        if getattr(options, name) is not None and not _belongs(name, options.launcher):
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} has no meaning for --launcher {options.launcher}")
+    gpus = options.gpus_per_run or 0.0
+    if not 0 <= gpus < float("inf") or (gpus > 1 and gpus % 1):
+        raise UsageError(f"--gpus-per-run: expected a part of one or a whole number, got {gpus}")
+    try:
+        if options.launcher == "ray":
+            from mtrl.launchers.ray_cluster import RayCluster
+
+            return RayCluster(options.ray_address, cpus=cpus, gpus=gpus)
+        if options.launcher == "slurm":
+            from mtrl.launchers.slurm import Slurm
+
+            hours = DEFAULT_HOURS if options.slurm_hours is None else options.slurm_hours
+            if not 0 < hours < float("inf"):
+                raise UsageError(f"--slurm-hours: expected a positive number, got {hours}")
+            return Slurm(
+                folder,
+                cpus=cpus,
+                gpus=gpus,
+                hours=hours,
+                partition=options.slurm_partition,
+                cluster=options.slurm_cluster,
+            )
+    except ModuleNotFoundError as problem:
+        raise UsageError(
+            f'--launcher {options.launcher} needs {problem.name}: pip install "mtrl-aligned[{options.launcher}]"'
+        ) from problem
+    except (ValueError, RuntimeError) as problem:
+        raise UsageError(f"--launcher {options.launcher}: {problem}") from problem
     from mtrl.launchers.local import Local
 
-    del options, runs
     return Local()
+
+
+def _belongs(option: str, launcher: str) -> bool:
+    return option.startswith(launcher) or (option == "gpus_per_run" and launcher != "local")
 
 
 if __name__ == "__main__":

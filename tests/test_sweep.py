@@ -78,6 +78,7 @@ def starts_in(run_dir: Path) -> int:
 # ---- whole sweeps
 
 
+@pytest.mark.timeout(180)  # several processes, each of which loads torch
 def test_a_killed_run_is_told_stops_no_other_and_is_continued_by_the_same_command(capsys, tmp_path):
     victim, other = tmp_path / "aligned-0", tmp_path / "mean-0"
     argv = ["--aggregators", "aligned,mean", "--seeds", "0", "--jobs", "2"]
@@ -106,6 +107,7 @@ def test_a_killed_run_is_told_stops_no_other_and_is_continued_by_the_same_comman
     assert (starts_in(victim), starts_in(other)) == (2, 1)
 
 
+@pytest.mark.timeout(180)  # several processes, each of which loads torch
 def test_ctrl_c_lets_runs_save_and_starts_no_more(capsys, tmp_path):
     first, second = tmp_path / "mean-0", tmp_path / "mean-1"
     groups = []

@@ -5,13 +5,7 @@ from pathlib import Path
 from signal import Signals
 from typing import NamedTuple, Protocol, runtime_checkable
 
-__all__ = ["REGISTRY", "Handle", "Job", "Launcher"]
-
-REGISTRY = {
-    "local": "mtrl.launchers.local:Local",
-    "ray": "mtrl.launchers.ray_cluster:RayCluster",
-    "slurm": "mtrl.launchers.slurm:Slurm",
-}
+__all__ = ["Handle", "Job", "Launcher"]
 
 
 class Job(NamedTuple):
