@@ -242,3 +242,10 @@ def test_files_that_act_otherwise_are_not_written(capsys, monkeypatch, run, tmp_
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
     assert "policy.pt2 differs from the agent's actions by" in refusal(capsys, run, "--output", tmp_path / "new")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_the_files_of_a_run_are_never_overwritten(capsys, run):
+    before = (run / "config.yaml").read_text()
+    for folder in (run, run / "export" / ".."):
+        assert "is the folder of a run" in refusal(capsys, run, "--output", folder)
+    assert (run / "config.yaml").read_text() == before

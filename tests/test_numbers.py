@@ -233,3 +233,18 @@ def test_an_update_noticed_after_others_is_not_repeated_in_its_stead(tmp_path):
         trainer.learner.check_finite()
     trainer.close()
     assert not (tmp_path / "run" / "nonfinite").exists()
+
+
+def test_an_update_found_at_a_record_leaves_no_half_of_one(tmp_path):
+    trainer = learning(tmp_path / "run", on_nonfinite="save")
+    trainer.learner._device = torch.device("meta")  # not the CPU, so that looking waits, as on a GPU
+    trainer.learner._sample = lambda: trainer.replay.sample(8)
+    with pytest.MonkeyPatch.context() as patch:
+        spoil_critic_loss(patch, trainer)
+        trainer.learner.update()
+    episodes, logged_at = copy.deepcopy(trainer._episodes.state_dict()), trainer._logged_at
+    with pytest.raises(NonFiniteError):
+        trainer._log()
+    trainer.close()
+    assert_same_state(trainer._episodes.state_dict(), episodes)
+    assert trainer._logged_at == logged_at

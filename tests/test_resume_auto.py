@@ -6,9 +6,10 @@ import signal
 import pytest
 import torch
 
+from mtrl import cli
 from mtrl.checkpoint import latest, load
 from mtrl.signals import HANDLED
-from mtrl.train import main
+from mtrl.train import build, main
 from tests.small_runs import assert_same_state
 
 TOY = [
@@ -87,3 +88,18 @@ def test_it_needs_the_folder(capsys):
 def test_a_folder_that_holds_no_run_is_not_taken(capsys, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     assert "is not empty" in refusal(capsys, *TOY, "--resume", "auto", "--run-dir", tmp_path)
+
+
+def test_what_was_saved_after_the_command_was_read_is_continued(tmp_path):
+    line = [*TOY, "--resume", "auto", "--run-dir", str(tmp_path / "run")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mtrl.trainer.Trainer.run", lambda *_: None)  # a start that is killed before it saves
+        assert main(line) == 0
+    early = cli.parse(line)
+    assert early.replaces_run
+    assert main([*line, "--max-hours", "1e-9"]) == 0
+    saved = latest(tmp_path / "run" / "checkpoints")
+    trainer = build(early)
+    trainer.close()
+    assert trainer._checkpoint == saved
+    assert steps_in(tmp_path / "run") == []

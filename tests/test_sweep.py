@@ -20,6 +20,7 @@ from mtrl.checkpoint import by_step
 from mtrl.launchers import Job
 from mtrl.launchers.process import Process
 from mtrl.sweep import main
+from mtrl.sweep_loop import SweepLoop
 from mtrl.sweep_plan import Run, parse_names, parse_seeds, plan
 from mtrl.sweep_table import table
 
@@ -304,3 +305,57 @@ def test_table_of_runs_without_evaluation(tmp_path):
     run = finished(tmp_path, "mean", 0, None)
     (run.run_dir / "metrics.jsonl").write_text('{"kind": "train", "step": 504}\n')
     assert table([run])[2].split() == ["mean", "-", "-", "-", "-", "-"]
+
+
+# ---- signals and failures while a job is started
+
+
+class Recorded:
+    """A job that runs until it is told to end."""
+
+    def __init__(self) -> None:
+        self.told: list[signal.Signals] = []
+
+    def poll(self) -> int | None:
+        return 143 if self.told else None
+
+    def stop(self, number: signal.Signals) -> None:
+        self.told.append(number)
+
+
+class Troubled:
+    """A launcher in which something happens when the last job is started."""
+
+    def __init__(self, trouble: Callable[[], object], num_jobs: int) -> None:
+        self.handles: list[Recorded] = []
+        self._trouble, self._num_jobs = trouble, num_jobs
+
+    def start(self, job: Job) -> Recorded:
+        assert job.command
+        if len(self.handles) == self._num_jobs - 1:
+            self._trouble()
+        self.handles.append(Recorded())
+        return self.handles[-1]
+
+    def close(self) -> None:
+        pass
+
+
+def runs_of(folder: Path) -> list[Run]:
+    return plan(("mean", "sum"), (0,), TOY, folder, 1)
+
+
+def test_a_signal_reaches_the_job_that_is_being_started(tmp_path):
+    launcher = Troubled(lambda: signal.raise_signal(signal.SIGTERM), num_jobs=2)
+    SweepLoop(runs_of(tmp_path / "sweep"), launcher, 2).run()
+    assert [handle.told for handle in launcher.handles] == [[signal.SIGTERM], [signal.SIGTERM]]
+
+
+def test_jobs_are_stopped_where_another_cannot_be_started(tmp_path):
+    def fail() -> None:
+        raise OSError("no more processes")
+
+    launcher = Troubled(fail, num_jobs=2)
+    with pytest.raises(OSError, match="no more processes"):
+        SweepLoop(runs_of(tmp_path / "sweep"), launcher, 2).run()
+    assert [handle.told for handle in launcher.handles] == [[signal.SIGTERM]]
