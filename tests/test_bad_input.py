@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtrl import cli, evaluate, group, train
+from mtrl import cli, evaluate, group, manifest, train
+from mtrl.files import Digest
+from mtrl.manifest import Manifest
 
 MAIN = {"train": train.main, "evaluate": evaluate.main, "group": group.main}
 
@@ -361,6 +363,9 @@ def test_a_program_in_place_of_a_checkpoint_is_not_run(capfd, place):
     checkpoint = place / "run" / "checkpoints" / "000000000100"
     checkpoint.mkdir()
     torch.save(Program(), checkpoint / "agent.pt")
+    content = (checkpoint / "agent.pt").read_bytes()
+    digest = Digest(len(content), hashlib.sha256(content).hexdigest())  # as one who means harm would write it
+    manifest.write(checkpoint, Manifest(step=100, files={"agent.pt": digest}))
     before = tree(place)
     with pytest.raises(SystemExit) as caught:
         evaluate.main(["run"])

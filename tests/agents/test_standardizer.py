@@ -52,9 +52,10 @@ def test_a_restored_standardizer_keeps_its_statistics():
     assert torch.equal(restored(FIRST), fitted()(FIRST))
 
 
-def test_a_floor_that_is_not_positive_is_refused():
-    with pytest.raises(ValueError, match=r"min_obs_std must be positive or None, got 0"):
-        MTSAC.Config(min_obs_std=0.0)
+@pytest.mark.parametrize("floor", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_floor_that_is_not_positive_and_finite_is_refused(floor):
+    with pytest.raises(ValueError, match=rf"min_obs_std must be positive and finite, or None, got {floor}"):
+        MTSAC.Config(min_obs_std=floor)
 
 
 @every_network
