@@ -276,7 +276,7 @@ def _from_bytes(content: bytes | bytearray, path: Path, device: torch.device | s
 def _encode(tree: Any) -> Any:
     """Turn arrays into marked tensors: `weights_only` loading refuses arrays."""
     if isinstance(tree, np.ndarray):
-        return {_ARRAY: torch.from_numpy(np.ascontiguousarray(tree))}
+        return {_ARRAY: torch.from_numpy(np.asarray(tree, order="C"))}
     if isinstance(tree, Mapping):
         return {key: _encode(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):

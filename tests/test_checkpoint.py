@@ -17,6 +17,9 @@ TREE = {
     "tensor": torch.arange(6.0).reshape(2, 3),
     "array": np.array([[1, 2], [3, 4]], dtype=np.int64),
     "flags": np.array([True, False]),
+    "transposed": np.arange(6.0).reshape(2, 3).T,
+    "scalar": np.array(2.5),
+    "empty": np.empty((0, 3), np.float32),
     "nested": [{"stream": np.random.default_rng(3).bit_generator.state}, (1, 2.5, None, "text")],
 }
 
@@ -32,7 +35,7 @@ def assert_equal(a, b):
         for x, y in zip(a, b, strict=True):
             assert_equal(x, y)
     elif isinstance(a, torch.Tensor | np.ndarray):
-        assert a.dtype == b.dtype
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
         assert (a == b).all()
     else:
         assert a == b

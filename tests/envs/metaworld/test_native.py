@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from metaworld.policies import ENV_POLICY_MAP
 
-from mtrl import envs
+from mtrl import checkpoint, envs
 from mtrl.envs.metaworld import kernels
 from mtrl.envs.metaworld.goals import goal_vectors
 from mtrl.envs.metaworld.kernels.compile import Entry
@@ -100,6 +100,22 @@ def test_a_state_continues_in_an_environment_that_was_never_reset(name):
             np.testing.assert_array_equal(found.obs, expected.obs)
             assert np.float32(found.reward) == np.float32(expected.reward)
             assert found.success == expected.success
+
+
+@pytest.mark.parametrize("engine", ["native", pytest.param("stock", marks=pytest.mark.slow)])
+def test_every_task_continues_from_a_checkpoint(engine, tmp_path):
+    action = np.random.default_rng(0).uniform(-1, 1, (3, len(MT50), 1, 4)).astype(np.float32)
+    with closing(envs.make("mt50", workers=1, engine=engine)) as env:
+        env.reset()
+        env.step(action[0])
+        folder = checkpoint.save(tmp_path, 1, {"env": env.get_state()})
+        expected = [[part.copy() for part in env.step(each)] for each in action[1:]]
+    with closing(envs.make("mt50", workers=2, engine="native")) as other:
+        other.set_state(checkpoint.load(folder, "env"))
+        for each, parts in zip(action[1:], expected, strict=True):
+            for found, part in zip(other.step(each), parts, strict=True):
+                np.testing.assert_array_equal(found, part)
+        assert other.worker_restarts == 0
 
 
 def test_every_task_has_its_kernel():
