@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from mtrl.cli import error
 from mtrl.flags import Option, UsageError, flag_of, printable
 from mtrl.settings import convert, nearest
 
@@ -18,7 +19,7 @@ Options = TypeVar("Options")
 
 
 def read(options_class: type[Options], argv: Sequence[str] | None, program: str) -> Options:
-    """Read a command line; print the help and end the program where that is asked for.
+    """Read a command line; print the help, or what is wrong with it, and end the program where that is the answer.
 
     The last of repeated flags holds, except for flags marked `tyro.conf.UseAppendAction`, which gather their values.
 
@@ -26,13 +27,18 @@ def read(options_class: type[Options], argv: Sequence[str] | None, program: str)
         options_class: A dataclass; its fields are flags, but for one that is marked `tyro.conf.Positional`.
         argv: The words after the program's name; those of this process where None.
         program: What the help calls the program.
-
-    Raises:
-        UsageError: A flag is unknown, a value has the wrong type, or something is missing.
     """
     argv = sys.argv[1:] if argv is None else argv
     if any(word in ("-h", "--help") for word in argv):
         return tyro.cli(options_class, args=("--help",), prog=program, config=(tyro.conf.FlagCreatePairsOff,))
+    try:
+        return _read(options_class, argv, program)
+    except UsageError as problem:
+        error(str(problem))
+
+
+def _read(options_class: type[Options], argv: Sequence[str], program: str) -> Options:
+    """Raise a UsageError where a flag is unknown, a value has the wrong type, or something is missing."""
     hints = typing.get_type_hints(options_class)
     positional = _marked(options_class, tyro.conf.Positional[Any])
     repeatable = _marked(options_class, tyro.conf.UseAppendAction[Any])
@@ -67,6 +73,8 @@ def _options(argv: Sequence[str], hints: Mapping[str, object], positional: set[s
     while rest:
         word = rest.pop(0)
         if not _is_flag(word):
+            if not positional:
+                raise UsageError(f"{printable(word)}: expected a flag. Choices: {', '.join(flags)}.")
             name = next(iter(positional))
             yield name, Option(words=(word,), flag=name.upper())
             continue

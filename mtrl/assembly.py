@@ -37,6 +37,8 @@ def make_env(settings: "Settings", tasks: tuple[str, ...] | None = None, envs_pe
         envs_per_task=envs_per_task or config.envs_per_task,
         workers=config.workers,
         engine=settings.env_config.engine,
+        max_episode_steps=settings.env_config.max_episode_steps,
+        num_goals=settings.env_config.num_goals,
     )
 
 
@@ -68,6 +70,19 @@ def read_spec(settings: "Settings") -> EnvSpec:
         return dataclasses.replace(env.spec, task_names=names)
 
 
+def load_agent(settings: "Settings", folder: Path) -> Agent:
+    """Return the agent as a checkpoint of the run holds it, on the settings' device.
+
+    Raises:
+        ValueError: The checkpoint does not fit the settings.
+        FileNotFoundError: It is gone: training deletes old ones.
+    """
+    device = choose_device(settings.trainer.device)
+    agent = make_agent(settings, read_spec(settings), device)
+    agent.load_state_dict(checkpoint.load(folder, "agent", device))
+    return agent
+
+
 def load_policy(settings: "Settings", folder: Path, action_seed: int | None) -> Policy:
     """Return what a checkpoint of the run has learned, as a policy of all its tasks.
 
@@ -81,8 +96,7 @@ def load_policy(settings: "Settings", folder: Path, action_seed: int | None) -> 
         FileNotFoundError: It is gone: training deletes old ones.
     """
     device = choose_device(settings.trainer.device)
-    agent = make_agent(settings, read_spec(settings), device)
-    agent.load_state_dict(checkpoint.load(folder, "agent", device))
+    agent = load_agent(settings, folder)
     act = agent.act_deterministic
     if action_seed is not None:
         agent.seed_actions(action_seed)

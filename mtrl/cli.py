@@ -19,7 +19,10 @@ from mtrl import aggregators, envs, flag_help, flags
 from mtrl.flags import UsageError, printable
 from mtrl.settings import Settings, build
 
-__all__ = ["Settings", "UsageError", "check_device", "error", "load", "parse"]
+__all__ = ["OUTPUT_FILE", "Settings", "UsageError", "check_device", "error", "load", "parse", "read"]
+
+OUTPUT_FILE = "output.log"
+"""What a run started by others printed, in its folder."""
 
 _EXIT_USAGE = 2
 
@@ -41,21 +44,27 @@ def parse(argv: Sequence[str]) -> Settings:
         if wants_help and len(argv) == 1:
             sys.stdout.write(flag_help.short())
             raise SystemExit(0)
-        request = flags.read([word for word in argv if word not in ("-h", "--help")])
         if wants_help:
+            request = flags.read([word for word in argv if word not in ("-h", "--help")])
             names = {"env": "", **request.names}
             sys.stdout.write(flag_help.full(build(dataclasses.replace(request, names=names))))
             raise SystemExit(0)
-        settings = build(request)
-        if (
-            request.resumes_if_begun
-            and settings.trainer.run_dir
-            and (settings.trainer.run_dir / "config.yaml").exists()
-        ):
-            return _checked(_continued(settings, settings.trainer.run_dir))
-        return _checked(settings)
+        return read(argv)
     except UsageError as problem:
         error(str(problem))
+
+
+def read(argv: Sequence[str]) -> Settings:
+    """Return the settings that a command line without `--help` gives, checked as far as that costs little.
+
+    Raises:
+        UsageError: It gives none, or they cannot be run here.
+    """
+    request = flags.read(argv)
+    settings = build(request)
+    if request.resumes_if_begun and settings.trainer.run_dir and (settings.trainer.run_dir / "config.yaml").exists():
+        return _checked(_continued(settings, settings.trainer.run_dir))
+    return _checked(settings)
 
 
 def load(run: Path) -> Settings:
@@ -119,7 +128,10 @@ def check_device(flag: str, device: str) -> None:
 
 
 def _check_eval_goals(settings: Settings) -> None:
-    count, most = settings.trainer.eval_goals, envs.num_goals(settings.env)
+    try:
+        count, most = settings.trainer.eval_goals, envs.num_goals(settings.env, settings.env_config)
+    except ValueError as problem:
+        raise UsageError(f"--env: {problem}") from problem
     if count > most:
         raise UsageError(f"--eval-goals: expected at most {most}, the goals of a task of {settings.env}, got {count}")
 
@@ -148,5 +160,5 @@ def _check_run_dir(run_dir: Path) -> None:
         found = {path.name for path in run_dir.iterdir()} if run_dir.exists() else set()
     except OSError as problem:
         raise UsageError(f"--run-dir: cannot use {run_dir}: {problem.strerror}") from problem
-    if found - {"lock"}:  # which is all that a run leaves that was refused while it was set up
+    if found - {"lock", OUTPUT_FILE}:  # all that a run leaves that was refused while it was set up
         raise UsageError(f"--run-dir: {run_dir} is not empty; continue it with --resume {run_dir}, or name another")

@@ -47,17 +47,10 @@ def say_time(
         device: Of the learner.
         steps_done: Environment steps that a run to be resumed has already taken.
     """
-    config = settings.trainer
     spec = env.spec
     update = seconds_per_update(make_agent, spec, settings.agent_config.batch_size, device)
     step = seconds_per_vector_step(env)
-    budget = max(0, total_steps(config, spec) - steps_done)
-    random_steps = max(0, config.warmup_steps * spec.num_tasks - steps_done)
-    vector_steps = budget / (spec.num_tasks * config.envs_per_task)
-    learning_steps = max(0, budget - random_steps) / (spec.num_tasks * config.envs_per_task)
-    learning = vector_steps * step + learning_steps * config.updates_per_step * update
-    evaluations = math.ceil(budget / config.eval_every) if config.eval_every else 0
-    evaluating = evaluations * config.eval_goals * spec.max_episode_steps * step / config.envs_per_task
+    budget, learning, evaluating = estimate(settings, spec, update, step, steps_done)
     say(
         f"one update takes {1000 * update:.1f} ms and one step of all environments {1000 * step:.1f} ms: "
         f"{budget:,} environment steps will take about {duration(learning)}, evaluations {duration(evaluating)}"
@@ -66,6 +59,32 @@ def say_time(
         sized = f"{envs.parse(settings.env)[0]}_cpu"
         advice = f"--preset {sized} is" if sized in configs.names() else "the sizes of --preset mt10_cpu are"
         say(f"this machine has no GPU; {advice} made for that")
+
+
+def estimate(
+    settings: "Settings", spec: EnvSpec, update: float, step: float, steps_done: int = 0
+) -> tuple[int, float, float]:
+    """Work out what a run will still take.
+
+    Args:
+        settings: Of the run.
+        spec: Of its environments.
+        update: Seconds of one update.
+        step: Seconds of one step of all environments.
+        steps_done: Environment steps already taken.
+
+    Returns:
+        Environment steps, seconds for them and their updates, seconds of the evaluations.
+    """
+    config = settings.trainer
+    budget = max(0, total_steps(config, spec) - steps_done)
+    random_steps = max(0, config.warmup_steps * spec.num_tasks - steps_done)
+    vector_steps = budget / (spec.num_tasks * config.envs_per_task)
+    learning_steps = max(0, budget - random_steps) / (spec.num_tasks * config.envs_per_task)
+    learning = vector_steps * step + learning_steps * config.updates_per_step * update
+    evaluations = math.ceil(budget / config.eval_every) if config.eval_every else 0
+    evaluating = evaluations * config.eval_goals * spec.max_episode_steps * step / config.envs_per_task
+    return budget, learning, evaluating
 
 
 def seconds_per_update(make_agent: Callable[[], Agent], spec: EnvSpec, batch_size: int, device: torch.device) -> float:

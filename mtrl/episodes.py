@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from mtrl.interfaces import Step
 
@@ -22,18 +21,11 @@ class EpisodeStatistics:
         self._success = np.zeros((num_tasks, envs_per_task), dtype=bool)
         self._finished = np.zeros((3, num_tasks))  # episodes, successes, sum of returns
         self._invalid_steps = np.zeros(num_tasks)
-        self._largest_reward = np.zeros(num_tasks)
-
-    @property
-    def largest_reward(self) -> Float[np.ndarray, " task"]:
-        """Greatest absolute reward of each task in the whole run."""
-        return self._largest_reward.copy()
 
     def add(self, step: Step) -> None:
         """Take in one vector step."""
         reward = np.where(step.valid, step.reward, 0)
         self._return += reward
-        self._largest_reward = np.maximum(self._largest_reward, np.abs(reward).max(1))
         self._success |= step.success
         self._invalid_steps += (~step.valid).sum(1)
         ended = step.terminated | step.truncated
@@ -65,10 +57,9 @@ class EpisodeStatistics:
             "success": self._success,
             "finished": self._finished,
             "invalid_steps": self._invalid_steps,
-            "largest_reward": self._largest_reward,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`'s result."""
         self._return, self._success, self._finished = state["return"], state["success"], state["finished"]
-        self._invalid_steps, self._largest_reward = state["invalid_steps"], state["largest_reward"]
+        self._invalid_steps = state["invalid_steps"]

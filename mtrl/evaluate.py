@@ -5,48 +5,23 @@ Exit codes: 0 done, 2 usage, 3 a number is not finite, 4 environments failed, 13
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mtrl import arguments
-from mtrl.cli import UsageError, error
+from mtrl.cli import UsageError
 from mtrl.evaluate_options import Options, plan
-
-EXIT_NONFINITE, EXIT_WORKERS, EXIT_INTERRUPTED = 3, 4, 130
+from mtrl.failures import report_failures
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training: leaves the cores to the environments
-    try:
-        options = arguments.read(Options, argv, "python -m mtrl.evaluate")
-    except UsageError as problem:
-        error(str(problem))
+    options = arguments.read(Options, argv, "python -m mtrl.evaluate")
     return report_failures(lambda: _main(options))
-
-
-def report_failures(work: Callable[[], None]) -> int:
-    """Do the work; return the exit code, having said on stderr what failed."""
-    # Imported only after the command line was found right: torch takes seconds.
-    from mtrl.envs.workers import WorkerError
-    from mtrl.loggers import show_warnings
-    from mtrl.nonfinite import NonFiniteError
-
-    show_warnings()
-    try:
-        work()
-    except UsageError as problem:
-        error(str(problem))
-    except (NonFiniteError, WorkerError) as failure:
-        sys.stderr.write(f"\nerror: {failure}\n")
-        return EXIT_NONFINITE if isinstance(failure, NonFiniteError) else EXIT_WORKERS
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; nothing was written\n")
-        return EXIT_INTERRUPTED
-    return 0
 
 
 def _main(options: Options) -> None:

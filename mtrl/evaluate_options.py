@@ -65,7 +65,7 @@ def plan(options: Options) -> Plan:
     workers = options.workers or settings.trainer.workers
     trainer = dataclasses.replace(settings.trainer, workers=workers, device=options.device)
     scope = _scope(options, settings)
-    step, checkpoint = _checkpoint(options)
+    step, checkpoint = choose_checkpoint(options.run, options.checkpoint)
     return Plan(
         settings=dataclasses.replace(settings, trainer=trainer),
         scope=scope,
@@ -73,6 +73,51 @@ def plan(options: Options) -> Plan:
         checkpoint=checkpoint,
         file=_file(options, scope, step),
     )
+
+
+def chosen_tasks(env: str, words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the tasks of the environment `env` that --task names, in its order; all where it names none.
+
+    Raises:
+        UsageError: It has no such task; the message lists its tasks and the nearest one.
+    """
+    all_tasks = envs.task_names(env)
+    named = [name for word in words for name in word.split(",")] or all_tasks
+    for name in named:
+        try:
+            envs.check_task(env, name)
+        except ValueError as problem:
+            raise UsageError(f"--task: {problem}") from problem
+    return tuple(name for name in all_tasks if name in named)
+
+
+def check_goals(settings: Settings, num_goals: int) -> None:
+    """Raise unless every task of the run has so many goals.
+
+    Raises:
+        UsageError: They have fewer.
+    """
+    most = envs.num_goals(settings.env, settings.env_config)
+    if num_goals > most:
+        raise UsageError(f"--goals: expected at most {most}, the goals of a task of {settings.env}, got {num_goals}")
+
+
+def choose_checkpoint(run: Path, step: int | None) -> tuple[int, Path]:
+    """Return step and folder of the run's checkpoint of that step, of its newest where that is None.
+
+    Raises:
+        UsageError: There is none.
+    """
+    from mtrl.checkpoint import by_step
+
+    found = by_step(run / "checkpoints")
+    if not found:
+        raise UsageError(f"{run} has no complete checkpoint yet; training writes one every --checkpoint-every")
+    step = max(found) if step is None else step
+    if step not in found:
+        steps = ", ".join(map(str, found))
+        raise UsageError(f"--checkpoint: {run} has no checkpoint of step {step}, only of {steps}")
+    return step, found[step]
 
 
 def _check_numbers(options: Options) -> None:
@@ -92,38 +137,17 @@ def _check_numbers(options: Options) -> None:
 def _scope(options: Options, settings: Settings) -> "Scope":
     from mtrl.results import Scope
 
-    all_tasks, all_goals = envs.task_names(settings.env), envs.num_goals(settings.env)
-    named = [name for word in options.task for name in word.split(",")] or all_tasks
-    for name in named:
-        try:
-            envs.check_task(settings.env, name)
-        except ValueError as problem:
-            raise UsageError(f"--task: {problem}") from problem
+    tasks = chosen_tasks(settings.env, options.task)
+    all_goals = envs.num_goals(settings.env, settings.env_config)
     num_goals = options.goals or all_goals
-    if num_goals > all_goals:
-        raise UsageError(
-            f"--goals: expected at most {all_goals}, the goals of a task of {settings.env}, got {num_goals}"
-        )
+    check_goals(settings, num_goals)
     return Scope(
-        tasks=tuple(name for name in all_tasks if name in named),
+        tasks=tasks,
         num_goals=num_goals,
         episodes=options.episodes,
         seed=(options.seed or 0) if options.stochastic else None,
-        is_whole=set(named) == set(all_tasks) and num_goals == all_goals and not options.stochastic,
+        is_whole=tasks == envs.task_names(settings.env) and num_goals == all_goals and not options.stochastic,
     )
-
-
-def _checkpoint(options: Options) -> tuple[int, Path]:
-    from mtrl.checkpoint import by_step
-
-    found = by_step(options.run / "checkpoints")
-    if not found:
-        raise UsageError(f"{options.run} has no complete checkpoint yet; training writes one every --checkpoint-every")
-    step = max(found) if options.checkpoint is None else options.checkpoint
-    if step not in found:
-        steps = ", ".join(map(str, found))
-        raise UsageError(f"--checkpoint: {options.run} has no checkpoint of step {step}, only of {steps}")
-    return step, found[step]
 
 
 def _file(options: Options, scope: "Scope", step: int) -> Path:

@@ -251,7 +251,8 @@ def _weigh_losses(
     weighted = (losses * weights.to(losses.dtype)).sum()
     direction = torch.autograd.grad(weighted, list(shared.values()), materialize_grads=True)
     # One backward pass does not tell whose gradient broke the sum: flag all tasks unless one is known to be at fault.
-    unexplained = ~torch.stack([leaf.isfinite().all() for leaf in direction]).all() & ~nonfinite.any()
+    largest = torch.stack([leaf.abs().amax() for leaf in direction])  # `isfinite` of all entries takes 7 times as long
+    unexplained = ~largest.isfinite().all() & ~nonfinite.any()
     return Update(
         losses.detach(),
         dict(zip(shared, direction, strict=True)),

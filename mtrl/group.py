@@ -74,8 +74,9 @@ class Measured(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    options = arguments.read(Options, argv, "python -m mtrl.group")
     try:
-        _main(arguments.read(Options, argv, "python -m mtrl.group"))
+        _main(options)
     except UsageError as problem:
         error(str(problem))
     return 0

@@ -121,6 +121,22 @@ class VectorEnv(Protocol):
         """
         ...
 
+    def step_async(self, action: Float[np.ndarray, "task env action"]) -> None:
+        """Begin a step, as `step` does it. Until `step_wait` nothing else can be asked of the environments.
+
+        Raises:
+            ValueError: An action is not finite; the message names task and environment.
+        """
+        ...
+
+    def step_wait(self) -> Step:
+        """Finish the step that was begun.
+
+        Raises:
+            BrokenEnvError: The environments have failed for good.
+        """
+        ...
+
     def get_state(self) -> dict[str, Any]:
         """Return everything that determines the future, as plain types and arrays."""
         ...

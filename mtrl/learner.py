@@ -9,6 +9,7 @@ import torch
 
 from mtrl.interfaces import Agent, Metrics
 from mtrl.nonfinite import NonFiniteError, NonFiniteUpdates, keep_update
+from mtrl.profiling import UpdateProfile
 from mtrl.replay import Replay
 from mtrl.schedule import Config
 from mtrl.timing import Stopwatch
@@ -43,6 +44,16 @@ class Learner:
         """Of the last update."""
         self._nonfinite = NonFiniteUpdates(task_names)
         self._transference = Average()
+        self._profile: UpdateProfile | None = None
+
+    def trace(self, profile: UpdateProfile) -> None:
+        """Tell the profile of every update from now on, until `close`."""
+        self._profile = profile
+
+    def close(self) -> None:
+        """End what traces the updates."""
+        if self._profile is not None:
+            self._profile.close()
 
     def update(self) -> None:
         """Learn once.
@@ -61,6 +72,8 @@ class Learner:
         if every and self.update_count % every == 0:
             with self._stopwatch("transference"):
                 self._transference.add(self.agent.transference(self._diagnostic_batch()))
+        if self._profile is not None:
+            self._profile.after_update()
 
     def check_finite(self) -> None:
         """Raise or count if any update since the last check met a number that is not finite.

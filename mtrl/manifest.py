@@ -12,7 +12,7 @@ from mtrl.segments import Piece, Segment
 
 NAME = "manifest.json"
 
-FORMAT = 2
+FORMAT = 3
 """Changes when an older version could not read a checkpoint. Format 1 had no manifest."""
 
 _SEAL = "sha256"

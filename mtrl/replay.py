@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from mtrl.interfaces import Batch, EnvSpec, Step
 from mtrl.memory import free_bytes
+from mtrl.reward_normalizer import RewardNormalizer
 from mtrl.seeding import load_generator, torch_generator
 
 
@@ -22,6 +23,9 @@ class Config:
     """Transitions kept per task."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the transitions are kept; auto is the training device."""
+    reward_normalization: Literal["none", "running"] = "none"
+    """running: divide the rewards of every environment by a moving estimate of their deviation before they are
+    stored."""
 
     def __post_init__(self) -> None:
         """Check the capacity."""
@@ -35,13 +39,21 @@ class Replay:
     A transition is one packed row of float32: obs, action, reward, next_obs, terminated. One gather per sample.
     """
 
-    def __init__(self, spec: EnvSpec, capacity: int, device: torch.device, seed: int) -> None:
-        """Allocate the storage.
+    def __init__(
+        self,
+        spec: EnvSpec,
+        capacity: int,
+        device: torch.device,
+        seed: int,
+        normalize_reward: RewardNormalizer | None = None,
+    ) -> None:
+        """Allocate the storage; rewards are stored as they are, or normalised.
 
         Raises:
             ValueError: The storage does not fit into the device's free memory; the message says what would.
         """
         self.capacity = capacity
+        self._normalize_reward = normalize_reward
         self._widths = (spec.obs_dim, spec.action_dim, 1, spec.obs_dim, 1)
         _check_memory(spec, capacity, device)
         # Not zeroed: the system hands out memory as rows are written, and no row is read before.
@@ -50,6 +62,8 @@ class Replay:
         self._generator = torch_generator(seed, "replay", device=device)
         # Kept on the host: how many rows were ever added, per task. Row n lies in slot n % capacity.
         self._added = np.zeros(spec.num_tasks, dtype=np.int64)
+        self.largest_reward = np.zeros(spec.num_tasks)
+        """Greatest absolute reward of each task that was ever stored, as it was stored."""
 
     @property
     def size(self) -> Int[np.ndarray, " task"]:
@@ -66,11 +80,13 @@ class Replay:
             action: What was done.
             step: What followed.
         """
+        reward = self._normalize_reward(step.reward, step.valid) if self._normalize_reward else step.reward
+        self.largest_reward = np.maximum(self.largest_reward, np.abs(np.where(step.valid, reward, 0)).max(1))
         rows = np.concatenate(
             [
                 obs,
                 action,
-                step.reward[..., None],
+                reward[..., None],
                 step.final_obs,
                 step.terminated[..., None],
             ],
@@ -120,6 +136,8 @@ class Replay:
             "capacity": self.capacity,
             "row_bytes": self.row_bytes,
             "generator": self._generator.get_state(),
+            "largest_reward": self.largest_reward.copy(),
+            **({"reward": self._normalize_reward.state_dict()} if self._normalize_reward else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -133,7 +151,10 @@ class Replay:
         if found != own:
             names = "(tasks, capacity, bytes of a row)"
             raise ValueError(f"a replay of {names} = {found} does not fit into one of {own}")
+        if self._normalize_reward:
+            self._normalize_reward.load_state_dict(state["reward"])
         self._added = state["added"].numpy().copy()
+        self.largest_reward = state["largest_reward"].copy()
         load_generator(self._generator, state["generator"])
 
     @property
@@ -166,6 +187,12 @@ class Replay:
             length = self.capacity - rows.start % self.capacity
             yield rows[:length]
             rows = rows[length:]
+
+
+def make_replay(config: Config, spec: EnvSpec, device: torch.device, seed: int) -> Replay:
+    """Build the replay that the options ask for; their device has been resolved to `device`."""
+    normalizer = RewardNormalizer(spec) if config.reward_normalization == "running" else None
+    return Replay(spec, config.capacity, device, seed, normalizer)
 
 
 def storage_bytes(spec: EnvSpec, capacity: int) -> int:

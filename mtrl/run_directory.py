@@ -7,10 +7,12 @@ events.out.*       the same for TensorBoard
 checkpoints/STEP/  everything needed to continue
 nonfinite/         updates that met a number that is not finite, to be repeated
 evaluations/       what `mtrl.evaluate` found, by step
+videos/            what `mtrl.record` saw, by step
 lock               held by the process that runs here, and its id
 """
 
 import contextlib
+import dataclasses
 import datetime as dt
 import errno
 import importlib.metadata
@@ -21,6 +23,8 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +95,26 @@ def drop_if_empty(run_dir: Path) -> None:
             folder.rmdir()
 
 
+def require_checkpoint(settings: "Settings") -> None:
+    """Raise where a run to resume has no checkpoint. Looks only: another process may hold the run.
+
+    Raises:
+        ValueError: The run has no complete checkpoint.
+    """
+    if settings.resume is not None and checkpoint.latest(settings.resume / "checkpoints") is None:
+        raise ValueError(f"--resume: {settings.resume} has no complete checkpoint to continue from")
+
+
+def looked_at_again(settings: "Settings", run_dir: Path) -> "Settings":
+    """Return the settings for the claimed folder.
+
+    A run that was to begin anew is continued where the process that held the folder before has saved it meanwhile.
+    """
+    if settings.replaces_run and checkpoint.latest(run_dir / "checkpoints") is not None:
+        return dataclasses.replace(settings, resume=run_dir, replaces_run=False)
+    return settings
+
+
 def checkpoint_to_resume(settings: "Settings") -> Path | None:
     """Return the newest whole checkpoint of the run to resume, None if this is a new run.
 
@@ -117,20 +141,35 @@ def describe_environment() -> dict[str, object]:
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "commit": _commit(),
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpus": gpus,
     }
 
 
+def cpu_name() -> str:
+    """Return the processor's name."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write the file whole or not at all."""
+    with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to; it becomes `path` at the end, or is removed where something was raised."""
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -212,12 +251,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
-
-
-def _cpu_name() -> str:
-    """Return the processor's name."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()

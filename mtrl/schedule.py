@@ -12,6 +12,9 @@ STEPS_PER_TASK = 2_000_000
 MOST_PARALLEL = 4096
 """Copies of a task, processes, threads: more than any machine has use for, so that more are a slip of the keyboard."""
 
+LONGEST_PROFILE = 1000
+"""Updates in a trace, of which each takes a megabyte or two on the disk and several in memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -28,13 +31,17 @@ class Config:
     envs_per_task: int = 1
     """Copies of each task stepped side by side."""
     updates_per_step: int = 1
-    """Updates after each vector step (one step of every environment)."""
+    """Updates for each vector step (one step of every environment)."""
+    synchronous: bool = False
+    """Whether to learn after each vector step, from its transitions too, and not while the environments take it."""
     workers: int | None = None
     """Environment processes; by default one per usable core."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks and updates live; auto takes CUDA where there is one."""
     threads: int | None = None
     """CPU threads of the learner; by default torch decides."""
+    deterministic: bool = False
+    """Whether a GPU may only use algorithms that give the same bits every time; slower. A CPU always does."""
     eval_every: int = 200_000
     """Environment steps (summed over tasks) between evaluations; 0 for none."""
     eval_goals: int = 5
@@ -52,6 +59,9 @@ class Config:
     fault of an environment. Nothing has been learned from the number in any case. An action, observation or reward that
     is not finite always stops the run: save then saves what was learned before and lets new episodes begin, but not an
     agent whose actions are no numbers."""
+    profile: int = 0
+    """Updates to trace with torch's profiler, early in the run: writes the trace to RUN/profile.json and prints the
+    dearest operations and what the time went into; 0 for none."""
     max_hours: float | None = None
     """Hours after which this process saves and ends, as for a job whose time is limited; by default no limit."""
     run_dir: Path | None = None
@@ -73,6 +83,7 @@ class Config:
             "log_every": 1,
             "transference_every": 0,
             "checkpoint_every": 0,
+            "profile": 0,
         }
         for name, minimum in least.items():
             value = getattr(self, name)
@@ -82,6 +93,8 @@ class Config:
             value = getattr(self, name)
             if value is not None and value > MOST_PARALLEL:
                 raise ValueError(f"{name} must be at most {MOST_PARALLEL}, got {value}")
+        if self.profile > LONGEST_PROFILE:
+            raise ValueError(f"profile must be at most {LONGEST_PROFILE}, got {self.profile}")
         if self.max_hours is not None and not 0 < self.max_hours < float("inf"):
             raise ValueError(f"max_hours must be above 0, got {self.max_hours}")
 

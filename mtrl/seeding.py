@@ -3,6 +3,7 @@
 Every consumer of randomness has a name, so that adding one never shifts the numbers of another.
 """
 
+import os
 import zlib
 
 import numpy as np
@@ -47,3 +48,14 @@ def copy_generator(generator: torch.Generator) -> torch.Generator:
     twin = torch.Generator(generator.device)
     twin.set_state(generator.get_state())
     return twin
+
+
+def make_deterministic() -> None:
+    """Let torch use only algorithms that give the same bits every time. To be called before anything runs on a GPU.
+
+    What has no such algorithm raises a RuntimeError from then on.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS: one of the two settings with which it repeats
+    torch.use_deterministic_algorithms(True)
+    # Else everything allocated is filled with NaN, the whole replay too.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]

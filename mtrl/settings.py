@@ -242,6 +242,10 @@ def convert(option: Option, hint: Any) -> object:
     Raises:
         UsageError: They are no such value; the message names the flag, the value and what was expected.
     """
+    if hint is bool:
+        spelling = {"true": "True", "false": "False"}
+        words = tuple(spelling.get(word.lower(), word) for word in option.words)
+        option = dataclasses.replace(option, words=words or ("True",))
     silence = io.StringIO()
     try:
         with contextlib.redirect_stderr(silence), contextlib.redirect_stdout(silence):

@@ -2,8 +2,14 @@
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+
+def unmarked(section: str) -> AbstractContextManager[object]:
+    """Leave the section as it is."""
+    del section
+    return nullcontext()
 
 
 class Stopwatch:
@@ -16,6 +22,8 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.mark: Callable[[str], AbstractContextManager[object]] = unmarked
+        """Entered with every section, by its name; a profiler's ranges, for example."""
         self._inner = [0.0]  # per open section, the time its inner sections took
 
     @contextmanager
@@ -24,18 +32,20 @@ class Stopwatch:
         start = time.perf_counter()
         self._inner.append(0.0)
         try:
-            yield
+            with self.mark(section):
+                yield
         finally:
             elapsed = time.perf_counter() - start
             own = elapsed - self._inner.pop()
             self._inner[-1] += elapsed
             self.seconds[section] = self.seconds.get(section, 0.0) + own
 
-    def budget(self) -> str:
-        """Return what the time went into, largest first."""
-        total = sum(self.seconds.values())
-        shares = sorted(self.seconds.items(), key=lambda item: -item[1])
-        return "time: " + ", ".join(f"{name} {100 * seconds / total:.1f}%" for name, seconds in shares)
+    def budget(self, before: Mapping[str, float] | None = None) -> str:
+        """Return what the time went into, largest first; with earlier `seconds`, the time since then."""
+        spent = {name: seconds - (before or {}).get(name, 0.0) for name, seconds in self.seconds.items()}
+        total = sum(spent.values())
+        shares = sorted(spent.items(), key=lambda item: -item[1])
+        return "time: " + ", ".join(f"{name} {100 * seconds / total:.1f}%" for name, seconds in shares if seconds > 0)
 
 
 class Rates:

@@ -6,7 +6,9 @@ cannot be saved; 130, 138, 143 saved after SIGINT, SIGUSR1, SIGTERM.
 
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from mtrl.trainer import Trainer
 
 EXIT_NONFINITE, EXIT_WORKERS, EXIT_STORAGE = 3, 4, 5
+
+PATIENCE_SECONDS = 5.0
+"""After which a person wants to know what takes so long."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,27 +66,32 @@ def build(settings: "Settings") -> "Trainer":
     from mtrl.envs.workers import WorkerError
     from mtrl.files import StorageError
     from mtrl.loggers import say
-    from mtrl.replay import Replay
+    from mtrl.replay import make_replay
+    from mtrl.seeding import make_deterministic
     from mtrl.timing import Stopwatch
     from mtrl.trainer import Trainer
 
     config = settings.trainer
     if config.threads:
         torch.set_num_threads(config.threads)
+    if config.deterministic:
+        make_deterministic()
     device = choose_device(config.device)
     replay_device = device if settings.replay.device == "auto" else torch.device(settings.replay.device)
     stopwatch = Stopwatch()
     run_dir = None
     try:
-        run_directory.checkpoint_to_resume(settings)  # refused before anything is written where there is none
+        run_directory.require_checkpoint(settings)
         run_dir = run_directory.claim(settings)
+        settings = run_directory.looked_at_again(settings, run_dir)
         checkpoint = run_directory.checkpoint_to_resume(settings)
         steps_done = load(checkpoint, "trainer")["step_count"] if checkpoint else 0
-        env = make_env(settings)
+        with _patience("building the environments; the first time on a machine this can take a minute"):
+            env = make_env(settings)
         for remark in settings.remarks:
             say(remark)
         cost.say_memory(settings, env.spec, device, replay_device)
-        replay = Replay(env.spec, settings.replay.capacity, replay_device, config.seed)
+        replay = make_replay(settings.replay, env.spec, replay_device, config.seed)
         cost.say_time(settings, lambda: make_agent(settings, env.spec, device), env, device, steps_done)
         agent = make_agent(settings, env.spec, device, stopwatch)
         run_directory.record(settings, run_dir)
@@ -107,6 +117,20 @@ def build(settings: "Settings") -> "Trainer":
         error(str(problem))
     except OSError as problem:
         raise StorageError(f"the run cannot be set up: {problem.filename}: {problem.strerror}") from problem
+
+
+@contextmanager
+def _patience(remark: str) -> Iterator[None]:
+    """Say what takes so long, if the body does."""
+    from mtrl.loggers import say
+
+    timer = threading.Timer(PATIENCE_SECONDS, say, [remark])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _report(failure: Exception, run_dir: Path | None) -> None:

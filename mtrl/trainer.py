@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from mtrl.nonfinite import (
     check_state,
     check_step,
 )
+from mtrl.profiling import TRACE_FILE, UpdateProfile
 from mtrl.recorder import Recorder
 from mtrl.replay import Replay
 from mtrl.schedule import Config, total_steps
@@ -101,6 +104,10 @@ class Trainer:
             self.learner.update_count,
             checkpoint.load(resume_from, "records") if resume_from else {},
         )
+        if config.profile:
+            self.learner.trace(
+                UpdateProfile(config.profile, device, stopwatch, run_dir / TRACE_FILE, self._recorder.say)
+            )
 
     @property
     def steps_per_vector_step(self) -> int:
@@ -134,9 +141,7 @@ class Trainer:
         if self._is_evaluation_missing():
             self._evaluate()
         while self.step_count < self.total_steps and stop.reason is None:
-            self._vector_step()
-            for _ in range(self._due_updates()):
-                self.learner.update()
+            self._advance()
             self._recorder.status(self.step_count, self.learner.update_count)
             if self._passed(self.config.log_every):
                 self._log()
@@ -168,7 +173,7 @@ class Trainer:
 
     def close(self) -> None:
         """Close environments and files."""
-        for part in (self.env, self._recorder):
+        for part in (self.learner, self.env, self._recorder):
             part.close()
 
     def save(self) -> Path:
@@ -207,25 +212,53 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------- one vector step
 
+    def _advance(self) -> None:
+        """Take a vector step and learn: while the environments work, or, if synchronous, from what came of it too."""
+        if self.config.synchronous:
+            self._vector_step()
+            self._learn()
+        else:
+            with self._stepping():
+                self._learn()
+
+    def _learn(self) -> None:
+        for _ in range(self._due_updates()):
+            self.learner.update()
+
     def _vector_step(self) -> None:
         """Act, step and store."""
+        with self._stepping():
+            pass
+
+    @contextmanager
+    def _stepping(self) -> Iterator[None]:
+        """Act; let the environments work during the body; store what came of it, whatever becomes of the body."""
         with self.stopwatch("acting"):
             action = self._act()
         check_action(action, self.env.spec.task_names)
         with self.stopwatch("environments"):
-            step = self._step_env(action)
-        self._check_step(step)
-        with self.stopwatch("replay"):
-            self.replay.add(self.obs, action, step)
-        self._episodes.add(step)
-        self.obs = step.obs.copy()
-        self.step_count += self.steps_per_vector_step
-
-    def _step_env(self, action: Float[np.ndarray, "task env action"]) -> Step:
+            self.env.step_async(action)
         try:
-            return self.env.step(action)
+            yield
+        finally:
+            with self.stopwatch("environments"):
+                step = self._step_wait()
+            self._check_step(step)
+            with self.stopwatch("replay"):
+                self.replay.add(self.obs, action, step)
+            self._episodes.add(step)
+            self.obs = step.obs.copy()
+            self.step_count += self.steps_per_vector_step
+
+    def _step_wait(self) -> Step:
+        try:
+            return self.env.step_wait()
         except BrokenEnvError as failure:
-            if self._saved_at != self.step_count:
+            update = failure.__context__
+            if isinstance(update, NonFiniteError):
+                failure.add_note(f"(and beside it an update failed: {update})")
+            has_to_save = self._saved_at != self.step_count
+            if has_to_save and not (isinstance(update, NonFiniteError) and self.config.on_nonfinite == "raise"):
                 self._save_what_was_learned(failure)
             raise
 
@@ -289,6 +322,7 @@ class Trainer:
 
     def _log(self) -> None:
         """Write a record of training: the only place where metrics leave the device."""
+        self.learner.check_finite()  # before anything says that there is a record
         self._logged_at = self.step_count
         self._saved_at = None  # a checkpoint of this step does not know of the record yet
         with self.stopwatch("logging"):
@@ -301,7 +335,7 @@ class Trainer:
         """Warn if values are beyond what the rewards can justify."""
         if "q" in values:
             bonus = values.get("temperature", 0.0) * values.get("entropy", np.zeros(self.env.spec.num_tasks))
-            self._values.look(values["q"], self._episodes.largest_reward, bonus)
+            self._values.look(values["q"], self.replay.largest_reward, bonus)
 
     def _evaluate(self) -> None:
         """Evaluate the deterministic policy, write a record and tell the person."""

@@ -122,7 +122,16 @@ class UntilSolved:
 
     def step(self, action: np.ndarray) -> Step:
         """Step, and add up."""
-        step = self._env.step(action)
+        self.step_async(action)
+        return self.step_wait()
+
+    def step_async(self, action: np.ndarray) -> None:
+        """Begin a step."""
+        self._env.step_async(action)
+
+    def step_wait(self) -> Step:
+        """Finish the step, and add up."""
+        step = self._env.step_wait()
         self.rounds[-1][self._is_open] += step.reward[self._is_open]
         self._is_open &= ~(step.success | step.terminated | step.truncated)
         return step

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mtrl.cli import error
-from mtrl.evaluate import evaluate_run, report_failures
+from mtrl.evaluate import evaluate_run
 from mtrl.evaluate_options import Options, plan
+from mtrl.failures import report_failures
 from mtrl.statistics import mean_interval
 
 DIGITS = {"success": 3, "success_at_end": 3, "return": 1}

@@ -77,20 +77,20 @@ def main(disk: Path, size: str, out: Path, hidden_dims: list[str]) -> None:
 
 def run_until_end(flags: list[str], actions: dict) -> tuple[int, str]:
     """Train, calling each action in the vector step that ends at its step; return the code and what stderr was told."""
-    step = trainer.Trainer._vector_step
+    step = trainer.Trainer._advance
 
     def step_and_act(self: trainer.Trainer) -> None:
         step(self)
         if self.step_count in actions:
             actions[self.step_count]()
 
-    trainer.Trainer._vector_step = step_and_act
+    trainer.Trainer._advance = step_and_act
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             return train.main(flags), said.getvalue()
     finally:
-        trainer.Trainer._vector_step = step
+        trainer.Trainer._advance = step
 
 
 if __name__ == "__main__":

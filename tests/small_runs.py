@@ -94,14 +94,14 @@ def train_in_parts(run_dir, stops, **options):
 
 def stop_at(trainer, step_count, stop):
     """Let a signal come in the vector step that ends at `step_count`."""
-    step = trainer._vector_step
+    step = trainer._advance
 
     def step_and_stop():
         step()
         if trainer.step_count == step_count:
             stop._receive(signal.SIGINT, None)
 
-    trainer._vector_step = step_and_stop
+    trainer._advance = step_and_stop
 
 
 def records(run_dir, kind):

@@ -28,6 +28,15 @@ def test_preset_sets_nothing_twice_and_no_seed(name):
     assert not {"seed", "goal_seed", "run_dir", "device"} & preset.keys()
 
 
+def test_legacy_is_the_published_setting():
+    settings = cli.parse(["--preset", "legacy", "--aggregator", "cagrad"])
+    assert settings.env_config.limits() == {"max_episode_steps": 150, "num_goals": 1}
+    assert (settings.trainer.eval_goals, settings.trainer.warmup_steps) == (1, 1500)
+    assert (settings.agent_config.temperatures, settings.agent_config.max_grad_norm) == ("shared", float("inf"))
+    assert (settings.network_config.task_input, settings.network_config.hidden_dims) == ("none", (400, 400, 400))
+    assert settings.replay.reward_normalization == "running"
+
+
 def test_settings_cannot_be_changed():
     settings = cli.parse(["--env", "toy"])
     for config in (settings, *settings.configs().values()):

@@ -214,10 +214,10 @@ def test_a_checkpoint_without_a_manifest_can_be_looked_at_and_not_continued(tmp_
 
 def test_a_checkpoint_of_a_later_format_is_neither_passed_over_nor_moved(monkeypatch, folder):
     with monkeypatch.context() as patch:
-        patch.setattr(manifest, "FORMAT", 3)
+        patch.setattr(manifest, "FORMAT", manifest.FORMAT + 1)
         patch.setattr(checkpoint, "check", lambda path: None)
         checkpoint.save(folder, 400, PARTS)
     before = names(folder)
-    with pytest.raises(FormatError, match="400 is a checkpoint of format 3"):
+    with pytest.raises(FormatError, match=f"400 is a checkpoint of format {manifest.FORMAT + 1}"):
         checkpoint.latest_whole(folder)
     assert names(folder) == before

@@ -2,11 +2,14 @@
 
 For every method and network `tests/test_resume.py` holds two runs of one seed against each other.
 """
+# pyright: reportAttributeAccessIssue=false
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from mtrl.train import main
 from scripts.compare_runs import TIMES, everything
@@ -38,6 +41,38 @@ def assert_same(a: tuple[list, dict], b: tuple[list, dict]) -> None:
 def test_a_run_is_the_same_twice(tmp_path, aggregator, network):
     argv = [*TOY, "--aggregator", aggregator, "--network", network]
     assert_same(run(tmp_path / "first", *argv), run(tmp_path / "second", *argv))
+
+
+@pytest.fixture
+def torch_as_before(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # restored afterwards; a user's own setting is kept
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = filled
+
+
+@pytest.mark.usefixtures("torch_as_before")
+@pytest.mark.parametrize("flag", [("--deterministic",), ("--deterministic", "true")])
+def test_algorithms_that_repeat_are_asked_for_and_change_nothing_on_a_cpu(tmp_path, flag):
+    plain = run(tmp_path / "plain", *TOY, "--aggregator", "aligned", "--deterministic", "False")
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert_same(plain, run(tmp_path / "repeating", *TOY, "--aggregator", "aligned", *flag))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+    assert not torch.utils.deterministic.fill_uninitialized_memory
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("torch_as_before")
+@pytest.mark.parametrize("aggregator", ["mean", "aligned", "pcgrad", "graddrop", "it_mtl"])
+def test_a_run_on_a_gpu_is_the_same_twice_and_in_parts(tmp_path, aggregator):
+    argv = [*TOY, "--aggregator", aggregator, "--device", "cuda", "--deterministic"]
+    whole = run(tmp_path / "whole", *argv)
+    assert_same(whole, run(tmp_path / "again", *argv))
+    run(tmp_path / "parts", *argv, "--total-steps", "160", "--eval-every", "160", "--log-every", "160")
+    assert main(["--resume", str(tmp_path / "parts"), "--total-steps", "240"]) == 0
+    assert_same_state(whole[1]["agent"], everything(tmp_path / "parts")["agent"])
 
 
 def test_another_seed_changes_records_and_every_part_of_the_state(tmp_path):

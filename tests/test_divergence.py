@@ -68,4 +68,4 @@ def test_critics_whose_output_is_scaled_are_warned_of_in_a_run(tmp_path, caplog)
     assert "mean Q beyond" in caplog.messages[0]
     assert "reach-east" in caplog.messages[0]
     assert "reach-west" in caplog.messages[0]
-    assert (trainer._episodes.largest_reward > 0).all()
+    assert (trainer.replay.largest_reward > 0).all()

@@ -30,15 +30,15 @@ def spoil_action(patch, trainer):
 
 def spoil_step(field):
     def inject(patch, trainer):
-        step = trainer.env.step
+        step_wait = trainer.env.step_wait
 
-        def spoilt(action):
-            found = step(action)
+        def spoilt():
+            found = step_wait()
             values = getattr(found, field).copy()
             values[SECOND, 1] = np.inf
             return found._replace(**{field: values})
 
-        patch.setattr(trainer.env, "step", spoilt)
+        patch.setattr(trainer.env, "step_wait", spoilt)
 
     return inject
 
@@ -92,8 +92,11 @@ POINTS = IN_STEPS | IN_UPDATES
 
 
 def learning(run_dir, **options):
-    """Return a trainer that has taken 30 vector steps and 6 updates: the first 24 are random."""
-    trainer = build(run_dir, eval_every=0, checkpoint_every=0, **options)
+    """Return a trainer that has taken 30 vector steps and 6 updates: the first 24 are random.
+
+    It learns after its steps, so that a bad step comes before an update and not beside one.
+    """
+    trainer = build(run_dir, eval_every=0, checkpoint_every=0, synchronous=True, **options)
     for _ in range(30):
         trainer._vector_step()
         for _ in range(trainer._due_updates()):
@@ -151,6 +154,22 @@ def test_stopping_and_saving_saves_what_is_intact(tmp_path, point):
     second.run(StopRequest())
     second.close()
     assert second.step_count == 160
+
+
+@pytest.mark.parametrize("point", ["observation", "reward"])
+def test_a_bad_step_beside_an_update_costs_the_update_nothing(tmp_path, point):
+    trainers = [build(tmp_path / name, eval_every=0, checkpoint_every=0) for name in ("run", "twin")]
+    for trainer in trainers:
+        for _ in range(30):
+            trainer._advance()
+        assert trainer.learner.update_count == 5
+    stored = trainers[0].replay.size.tolist()
+    run_spoilt(trainers[0], point)
+    assert trainers[0].replay.size.tolist() == stored
+    assert trainers[0].step_count == 30 * 4
+    trainers[1]._advance()
+    trainers[1].close()
+    assert_same_state(learned(trainers[0].agent.state_dict()), learned(trainers[1].agent.state_dict()))
 
 
 @pytest.mark.parametrize("point", IN_STEPS)

@@ -260,11 +260,11 @@ def test_the_processor_is_named_as_the_kernel_does(monkeypatch, tmp_path):
     file = tmp_path / "cpuinfo"
     monkeypatch.setattr(run_directory, "Path", lambda _: file)
     monkeypatch.setattr(platform, "processor", lambda: "fallback")
-    assert run_directory._cpu_name() == "fallback"  # no such file
+    assert run_directory.cpu_name() == "fallback"  # no such file
     file.write_text("processor : 0\n")
-    assert run_directory._cpu_name() == "fallback"  # a kernel that does not tell
+    assert run_directory.cpu_name() == "fallback"  # a kernel that does not tell
     file.write_text("processor : 0\nmodel name : Some: CPU\nmodel name : Other\n")
-    assert run_directory._cpu_name() == "Some: CPU"
+    assert run_directory.cpu_name() == "Some: CPU"
 
 
 def test_a_file_that_cannot_be_written_whole_stays_as_it_was(monkeypatch, tmp_path):

@@ -37,14 +37,14 @@ def listing(folder: Path) -> dict[str, int]:
 
 def at_steps(one, actions) -> None:
     """Call each action when the trainer has reached its step."""
-    step = one._vector_step
+    step = one._advance
 
     def step_and_act():
         step()
         if one.step_count in actions:
             actions[one.step_count]()
 
-    one._vector_step = step_and_act
+    one._advance = step_and_act
 
 
 # ---- a single save
@@ -167,18 +167,18 @@ def test_a_run_that_ends_without_space_says_so(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize("number", [None, signal.SIGTERM])
 def test_the_exit_code_of_a_run_that_cannot_be_saved_is_5(capsys, monkeypatch, tmp_path, number):
     run_dir = tmp_path / "run"
-    step, calls = Toy.step, []
+    step_wait, calls = Toy.step_wait, []
     with monkeypatch.context() as patch:
 
-        def count(self, action):
-            calls.append(action)
+        def count(self):
+            calls.append(1)
             if len(calls) == 180:  # 4 environment steps each; those that were measured before the run included
                 FullDisk(patch)
                 if number:
                     signal.raise_signal(number)
-            return step(self, action)
+            return step_wait(self)
 
-        patch.setattr(Toy, "step", count)
+        patch.setattr(Toy, "step_wait", count)
         assert main([*TOY, "--total-steps", "600", "--checkpoint-every", "200", "--run-dir", str(run_dir)]) == 5
     error = capsys.readouterr().err
     assert re.search(

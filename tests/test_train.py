@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtrl import cli
+from mtrl import assembly, cli
 from mtrl.agents.mtsac import MTSAC
 from mtrl.checkpoint import latest, load
 from mtrl.signals import HANDLED
@@ -115,6 +116,21 @@ def test_what_the_run_costs_and_where_it_writes_is_said_first(capsys, run_dir):
     assert re.fullmatch(r"one update takes .* ms .* 400 environment steps will take about .*, evaluations .*", lines[1])
     assert str(run_dir) in lines[2]
     assert lines[-1].startswith("time: ")
+
+
+@pytest.mark.parametrize("takes_long", [True, False])
+def test_what_takes_long_is_said(monkeypatch, run_dir, takes_long):
+    said = threading.Event()
+    monkeypatch.setattr("mtrl.train.PATIENCE_SECONDS", 0.01 if takes_long else 3600.0)
+    monkeypatch.setattr("mtrl.loggers.say", lambda line: "building the environments" in line and said.set())
+    make_env = assembly.make_env
+
+    def make_slowly(settings):
+        assert said.wait(10 if takes_long else 0.05) == takes_long
+        return make_env(settings)
+
+    monkeypatch.setattr("mtrl.assembly.make_env", make_slowly)
+    assert main([*TOY, "--total-steps", "20", "--eval-every", "0", "--run-dir", str(run_dir)]) == 0
 
 
 def test_a_method_that_needs_positive_losses_is_said_to_serve_the_critic_first_and_once(capsys, run_dir):

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mtrl.checkpoint import latest, load
 from mtrl.episodes import EpisodeStatistics
-from mtrl.interfaces import Step
+from mtrl.interfaces import BrokenEnvError, Step
 from mtrl.nonfinite import NonFiniteError
 from mtrl.schedule import Config
 from mtrl.signals import StopRequest
@@ -17,18 +17,19 @@ from scripts.compare_runs import differences
 from tests.small_runs import TASKS, assert_same_state, build, records, train
 
 
-def test_counts_follow_the_configuration(tmp_path):
-    trainer = train(tmp_path / "run")
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_counts_follow_the_configuration(tmp_path, synchronous):
+    trainer = train(tmp_path / "run", synchronous=synchronous)
     # 400 environment steps are 100 vector steps of 2 tasks x 2 copies; the first 50 per task, 25 vector steps, are
-    # random and without updates; the update of the step that ends the warm-up is the first.
+    # random. Updates begin beside the step after these, or, if synchronous, after the last of them.
     assert trainer.step_count == 400
-    assert trainer.learner.update_count == 100 - 25 + 1
+    assert trainer.learner.update_count == 100 - 25 + synchronous
     assert trainer.replay.size.tolist() == [200, 200]
 
 
 def test_updates_per_step_multiply_the_updates(tmp_path):
     trainer = train(tmp_path / "run", total_steps=120, updates_per_step=2)
-    assert trainer.learner.update_count == 2 * (30 - 25 + 1)
+    assert trainer.learner.update_count == 2 * (30 - 25)
 
 
 def test_random_actions_fill_the_box(tmp_path):
@@ -93,14 +94,14 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, aggrega
 
     first = build(tmp_path / "parts", aggregator=aggregator)
     stop = StopRequest()
-    step = first._vector_step
+    step = first._advance
 
     def stop_in_the_middle_of_an_episode():
         step()
         if first.step_count == stop_at:
             stop._receive(2, None)
 
-    first._vector_step = stop_in_the_middle_of_an_episode
+    first._advance = stop_in_the_middle_of_an_episode
     first.run(stop)
     first.close()
     assert stop.exit_code == 130
@@ -234,8 +235,8 @@ def test_a_step_with_a_reward_that_is_no_number_is_neither_stored_nor_counted(tm
     for _ in range(3):
         trainer._vector_step()
     stored, counted = copy.deepcopy(trainer.replay.state_dict()), copy.deepcopy(trainer._episodes.state_dict())
-    step = trainer.env.step
-    trainer.env.step = lambda action: step(action)._replace(reward=np.full((2, 2), np.nan, np.float32))
+    step_wait = trainer.env.step_wait
+    trainer.env.step_wait = lambda: step_wait()._replace(reward=np.full((2, 2), np.nan, np.float32))
     with pytest.raises(NonFiniteError, match="reward of task 'reach-east', environment 0 is nan") as error:
         trainer.run(StopRequest())
     trainer.close()
@@ -331,3 +332,41 @@ def test_episode_statistics_count_any_success_and_whole_returns():
 def test_a_config_out_of_range_is_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} must be at least"):
         Config(**{name: value})
+
+
+@pytest.mark.parametrize("synchronous", [False, True])
+def test_updates_know_the_transitions_of_their_vector_step_only_if_synchronous(tmp_path, monkeypatch, synchronous):
+    trainer = build(tmp_path / "run", synchronous=synchronous, total_steps=160, eval_every=0, checkpoint_every=0)
+    known = []
+    monkeypatch.setattr(trainer.learner, "update", lambda: known.append(int(trainer.replay.size[0])))
+    trainer.run(StopRequest())
+    trainer.close()
+    # Vector steps are counted from 1, and each leaves two transitions of every task.
+    steps = range(25, 41) if synchronous else range(26, 41)
+    assert known == [2 * step if synchronous else 2 * (step - 1) for step in steps]
+
+
+def test_a_run_that_learns_after_its_steps_continues_exactly_too(tmp_path):
+    whole = train(tmp_path / "whole", synchronous=True)
+    train(tmp_path / "parts", synchronous=True, total_steps=180)
+    parts = train(tmp_path / "parts", synchronous=True, resume_from=latest(tmp_path / "parts" / "checkpoints"))
+    assert_same_state(whole.agent.state_dict(), parts.agent.state_dict())
+
+
+def test_environments_that_fail_beside_an_update_that_is_not_finite_are_not_hidden(tmp_path, monkeypatch):
+    trainer = build(tmp_path / "run")
+    for _ in range(30):
+        trainer._vector_step()
+
+    def fail(*_):
+        raise BrokenEnvError("the environments are gone")
+
+    def diverge():
+        raise NonFiniteError("the loss is nan")
+
+    monkeypatch.setattr(trainer.env, "step_wait", fail)
+    monkeypatch.setattr(trainer.learner, "update", diverge)
+    with pytest.raises(BrokenEnvError) as error:
+        trainer.run(StopRequest())
+    trainer.close()
+    assert isinstance(error.value.__context__, NonFiniteError)

@@ -250,14 +250,14 @@ def test_measurements_since_the_last_record_survive_a_checkpoint(tmp_path):
     train(tmp_path / "whole", **options)
     first = build_trainer(tmp_path / "parts", **options)
     stop = StopRequest()
-    step = first._vector_step
+    step = first._advance
 
     def stop_on_the_way():
         step()
         if first.step_count == 260:
             stop._receive(15, None)
 
-    first._vector_step = stop_on_the_way
+    first._advance = stop_on_the_way
     first.run(stop)
     first.close()
     checkpoint = latest(tmp_path / "parts" / "checkpoints")

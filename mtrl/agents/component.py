@@ -111,6 +111,8 @@ class Component:
         if aggregator.need == Need.REPRESENTATION and not self.probe(1):
             raise ValueError(f"{name}: the aggregator needs a network with encoder and heads, such as multi_head")
         aggregator.setup(num_tasks, [leaf.shape for leaf in shared.values()], device)
+        self._buffers_before = [buffer.clone() for buffer in aggregator.buffers()]
+        """The aggregator's state before the last `descend`."""
 
     @property
     def leaves(self) -> list[Tensor]:
@@ -141,7 +143,8 @@ class Component:
         Returns:
             What was found, the same as metrics, and whether the step was taken.
         """
-        state = [buffer.clone() for buffer in self.aggregator.buffers()]
+        for buffer, before in zip(self.aggregator.buffers(), self._buffers_before, strict=True):
+            before.copy_(buffer)
         update = aggregate(
             loss,
             self.shared,
@@ -161,9 +164,7 @@ class Component:
         self.adam.step([gradient * clip for gradient in gradients], is_finite)
         if self.aggregator.observes:
             self.aggregator.observe(losses_at(loss, self.shared, self.private, frozen))
-        if not is_known(is_finite):  # one bad batch must not stay in a moving average
-            for buffer, before in zip(self.aggregator.buffers(), state, strict=True):
-                torch.where(is_finite, buffer, before, out=buffer)
+        self._restore_buffers(is_finite)  # one bad batch must not stay in a moving average
         metrics = {
             f"{self.name}_loss": update.losses,
             # The norm may overflow where every task's gradient is finite: then all are flagged.
@@ -175,18 +176,20 @@ class Component:
         return update, metrics, is_finite
 
     def copy_learned(self) -> list[Tensor]:
-        """Return copies of parameters, optimiser and aggregator, to be put back by `undo`."""
+        """Return copies of parameters and optimiser, to be put back by `undo`."""
         return [tensor.clone() for tensor in self._learned()]
 
     def undo(self, before: list[Tensor], keep: Bool[Tensor, ""]) -> None:
-        """Put back what `copy_learned` returned, except where `keep`."""
-        if is_known(keep):
-            return
-        for tensor, earlier in zip(self._learned(), before, strict=True):
-            torch.where(keep, tensor, earlier, out=tensor)
+        """Take the last `descend` back, with what `copy_learned` returned before it, except where `keep`."""
+        self._restore_buffers(keep)
+        _restore(self._learned(), before, keep)
 
     def _learned(self) -> list[Tensor]:
-        return [*self.leaves, *self.adam.moments(), *self.aggregator.buffers()]
+        return [*self.leaves, *self.adam.moments()]
+
+    def _restore_buffers(self, keep: Bool[Tensor, ""]) -> None:
+        """Make the aggregator forget the last `descend`, except where `keep`."""
+        _restore(list(self.aggregator.buffers()), self._buffers_before, keep)
 
     def measure(self, loss: TaskLoss, frozen: Any) -> Metrics:
         """Measure the gradient system of `loss`, before and after a copy of the aggregator has seen it."""
@@ -259,6 +262,14 @@ class Component:
         self.adam.optimizer.load_state_dict(state["optimizer"])
         self.aggregator.load_state_dict(state["aggregator"])
         load_generator(self.generator, state["generator"])
+
+
+def _restore(tensors: list[Tensor], before: list[Tensor], keep: Bool[Tensor, ""]) -> None:
+    """Write the earlier values into tensors, except where `keep`."""
+    if is_known(keep):
+        return
+    for tensor, earlier in zip(tensors, before, strict=True):
+        torch.where(keep, tensor, earlier, out=tensor)
 
 
 @torch.no_grad()

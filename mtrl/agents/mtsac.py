@@ -1,7 +1,7 @@
 """Multi-task soft actor-critic: one actor and twin critics for all tasks, task gradients through an aggregator."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -73,6 +73,8 @@ class MTSAC:
         """Clip the combined gradient of the actor and of the critics to this norm."""
         initial_temperature: float = 1.0
         """Entropy temperature of every task at the start."""
+        temperatures: Literal["per_task", "shared"] = "per_task"
+        """Whether every task adapts its own temperature, or all adapt one to the mean of their entropies."""
         min_obs_std: float | None = None
         """Standardise observations by the first batch's mean and deviation of every feature, the latter at least this;
         None leaves observations as they are."""
@@ -187,6 +189,8 @@ class MTSAC:
                 self._actor_loss, self._actor_inputs(batch, generator), may_step
             )
             gradient = temperature_gradient(actor.metrics["log_prob"], self.target_entropy)
+            if self.config.temperatures == "shared":  # copies of one number that take the same steps
+                gradient = gradient.mean().expand_as(gradient).contiguous()
             self.temperature_adam.step([gradient], is_finite & gradient.isfinite().all())
         with self.stopwatch("critic"):
             self.critic.undo(before, is_finite)

@@ -108,6 +108,7 @@ def project_on_simplex(point: Float[Tensor, " task"]) -> Float[Tensor, " task"]:
     """
     descending = point.sort(descending=True).values
     counts = torch.arange(1, len(point) + 1, device=point.device)
-    thresholds = (descending.cumsum(0) - 1) / counts
+    sums = torch.ones(len(point), len(point), dtype=point.dtype, device=point.device).tril() @ descending
+    thresholds = (sums - 1) / counts  # not `cumsum`, which on a GPU has no form that repeats its numbers
     last_kept = (descending > thresholds).sum(0, keepdim=True) - 1
     return (point - thresholds.gather(0, last_kept)).clamp(min=0)

@@ -11,18 +11,18 @@ written module:id.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mtrl.envs import gymnasium_tasks, toy_tasks
-from mtrl.envs.metaworld.tasks import MT10, MT25, MT50, NUM_GOALS
+from mtrl.envs.metaworld.tasks import BENCHMARKS, CAMERAS, MAX_EPISODE_STEPS, MT10, MT25, MT50, NUM_GOALS
 from mtrl.registry import check_name
 
 if TYPE_CHECKING:
     from mtrl.interfaces import VectorEnv
 
-__all__ = ["Config", "check", "check_task", "make", "names", "num_goals", "parse", "task_names"]
+__all__ = ["Config", "cameras", "check", "check_task", "make", "names", "num_goals", "parse", "task_names"]
 
 
 Engine = Literal["stock", "native"]
@@ -36,6 +36,23 @@ class Config:
     engine: Engine = "native"
     """Meta-World by MuJoCo's functions with all around them compiled, or by its own classes: the same numbers in four
     times the time. What is compiled when a task is first used, about 2 s each, is kept. Other suites ignore it."""
+    max_episode_steps: int | None = None
+    """Cut episodes of Meta-World after so many steps; 500 by default. The published numbers on its first version have
+    150."""
+    num_goals: int | None = None
+    """Use the first so many goals of each task of Meta-World; by default all 50."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name, most in (("max_episode_steps", MAX_EPISODE_STEPS), ("num_goals", NUM_GOALS)):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= most:
+                raise ValueError(f"{name} must lie between 1 and {most}, got {value}")
+
+    def limits(self) -> dict[str, int]:
+        """Return what is limited, by name."""
+        limits = {"max_episode_steps": self.max_episode_steps, "num_goals": self.num_goals}
+        return {name: value for name, value in limits.items() if value is not None}
 
 
 class _Suite(NamedTuple):
@@ -47,6 +64,8 @@ class _Suite(NamedTuple):
     """None named here: those of Gymnasium's registry."""
     num_goals: int
     """Goals per task."""
+    cameras: tuple[str, ...] = ()
+    """From where pictures can be made, the default first."""
 
 
 _REGISTRY = {
@@ -55,10 +74,10 @@ _REGISTRY = {
     "toy_exp": _Suite("mtrl.envs.toy:make", toy_tasks.TASKS, toy_tasks.NUM_GOALS),
     "toy_power": _Suite("mtrl.envs.toy:make", toy_tasks.TASKS, toy_tasks.NUM_GOALS),
     "toy_groups": _Suite("mtrl.envs.toy:make", toy_tasks.GROUP_TASKS, toy_tasks.NUM_GOALS),
-    "mt1": _Suite("mtrl.envs.metaworld:make", MT50, NUM_GOALS),  # any task, one at a time
-    "mt10": _Suite("mtrl.envs.metaworld:make", MT10, NUM_GOALS),
-    "mt25": _Suite("mtrl.envs.metaworld:make", MT25, NUM_GOALS),
-    "mt50": _Suite("mtrl.envs.metaworld:make", MT50, NUM_GOALS),
+    "mt1": _Suite("mtrl.envs.metaworld:make", MT50, NUM_GOALS, CAMERAS),  # any task, one at a time
+    "mt10": _Suite("mtrl.envs.metaworld:make", MT10, NUM_GOALS, CAMERAS),
+    "mt25": _Suite("mtrl.envs.metaworld:make", MT25, NUM_GOALS, CAMERAS),
+    "mt50": _Suite("mtrl.envs.metaworld:make", MT50, NUM_GOALS, CAMERAS),
     "gymnasium": _Suite("mtrl.envs.gymnasium_tasks:make", (), gymnasium_tasks.NUM_GOALS),
 }
 
@@ -91,14 +110,31 @@ def task_names(name: str) -> tuple[str, ...]:
     return tasks or _REGISTRY[suite].tasks
 
 
-def num_goals(name: str) -> int:
-    """Return the number of goals each task of the environment `name` has.
+def num_goals(name: str, config: Config | None = None) -> int:
+    """Return the number of goals each task of the environment `name` has, as far as `config` leaves them.
+
+    Raises:
+        ValueError: There is no such environment, or it knows no such limit.
+    """
+    check(name)
+    limits = config.limits() if config else {}
+    _check_limits(name, limits)
+    return limits.get("num_goals", _REGISTRY[parse(name)[0]].num_goals)
+
+
+def _check_limits(name: str, limits: Mapping[str, int]) -> None:
+    if limits and parse(name)[0] not in BENCHMARKS:
+        raise ValueError(f"{' and '.join(limits)} can be set for Meta-World only, not for environment {name!r}")
+
+
+def cameras(name: str) -> tuple[str, ...]:
+    """Return from where pictures of the environment `name` can be made, the default first; none where nothing is seen.
 
     Raises:
         ValueError: There is no such environment.
     """
     check(name)
-    return _REGISTRY[parse(name)[0]].num_goals
+    return _REGISTRY[parse(name)[0]].cameras
 
 
 def check(name: str) -> None:
@@ -145,6 +181,8 @@ def make(
     envs_per_task: int = 1,
     workers: int | None = None,
     engine: Engine = "native",
+    max_episode_steps: int | None = None,
+    num_goals: int | None = None,
     info: bool = False,
 ) -> "VectorEnv":
     """Build the vector environment `name`.
@@ -157,6 +195,8 @@ def make(
         envs_per_task: Copies of each task, stepped side by side.
         workers: Processes; the number of usable cores by default, never more than environments.
         engine: Who steps Meta-World, see `Config`.
+        max_episode_steps: Cut episodes of Meta-World after so many steps.
+        num_goals: Use the first so many goals of each task of Meta-World.
         info: Whether `Step.info` holds what a suite can further tell about every step. Meta-World tells the seven
             numbers of its info; toy tells nothing.
 
@@ -164,6 +204,8 @@ def make(
         ValueError: There is no such environment, or a number is out of range.
     """
     whole = task_names(name)
+    limits = Config(max_episode_steps=max_episode_steps, num_goals=num_goals).limits()
+    _check_limits(name, limits)
     for task in only or ():
         check_task(name, task)
     suite, tasks = parse(name)
@@ -179,4 +221,5 @@ def make(
         workers=workers,
         engine=engine,
         info=info,
+        **limits,
     )

@@ -118,6 +118,7 @@ class Toy:
         self._velocity = np.zeros((*shape, 2))
         self._goal = np.zeros(shape, dtype=np.int64)
         self._time = 0  # episodes have one length, so all end together
+        self._action = np.zeros((*shape, 2))
 
     @property
     def spec(self) -> EnvSpec:
@@ -151,8 +152,22 @@ class Toy:
         Raises:
             ValueError: An action is not finite.
         """
+        self.step_async(action)
+        return self.step_wait()
+
+    def step_async(self, action: Float[np.ndarray, "task env action"]) -> None:
+        """Take the actions of the next step; there is nobody else to work on it.
+
+        Raises:
+            ValueError: An action is not finite.
+        """
         self._check_finite(action)
-        self._velocity = INERTIA * self._velocity + (1 - INERTIA) * MAX_SPEED * self._signs * np.clip(action, -1, 1)
+        self._action = action.copy()
+
+    def step_wait(self) -> Step:
+        """Do the step."""
+        push = np.clip(self._action, -1, 1)
+        self._velocity = INERTIA * self._velocity + (1 - INERTIA) * MAX_SPEED * self._signs * push
         self._position = np.clip(self._position + self._velocity, -1, 1)
         self._time += 1
         target = GOAL_DISTANCE * self._directions + self._offset()

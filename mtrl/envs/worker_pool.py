@@ -9,7 +9,7 @@ import subprocess
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -67,6 +67,19 @@ class _Failure(NamedTuple):
     traceback: str = ""
 
 
+class _Begun(NamedTuple):
+    """A question on its way."""
+
+    command: Command
+    messages: Mapping[int, bytes]
+    """By worker."""
+    timeout: float
+    asked: list[int]
+    """Workers that will answer."""
+    failures: dict[int, _Failure]
+    """Of those that will not, by worker."""
+
+
 class WorkerPool:
     """Processes that hold all environments between them.
 
@@ -100,6 +113,7 @@ class WorkerPool:
         self._timeout, self._startup_timeout, self._max_restarts = timeout, startup_timeout, max_restarts
         self._failed_at: deque[float] = deque()
         self._failure: WorkerError | None = None
+        self._begun: _Begun | None = None
         self._workers: list[Child] = []
         self._owner = os.getpid()
         self._memory = allocate(sizes)
@@ -139,8 +153,13 @@ class WorkerPool:
         Raises:
             WorkerError: Workers failed, died, or did not answer in time, once too often. The pool is closed then.
         """
+        self.begin(command)
+        return self.finish()
+
+    def begin(self, command: Command) -> None:
+        """Send the command to all workers; `finish` returns their results. Nothing else can be asked in between."""
         order = STEP if command is Command.STEP else pickle.dumps((command, None))
-        return self._ask(command, dict.fromkeys(range(len(self._workers)), order), self._timeout)
+        self._begin(command, dict.fromkeys(range(len(self._workers)), order), self._timeout)
 
     def ask_rows(self, command: Command, payload: Sequence[Any], *, timeout: float | None = None) -> list[Any]:
         """Send each worker the command with the items of `payload` that belong to its rows. Else like `ask`.
@@ -152,7 +171,28 @@ class WorkerPool:
         """
         parts = [{row: payload[row] for row in worker.rows} for worker in self._workers]
         messages = {index: pickle.dumps((command, part)) for index, part in enumerate(parts)}
-        return self._ask(command, messages, self._timeout if timeout is None else timeout)
+        self._begin(command, messages, self._timeout if timeout is None else timeout)
+        return self.finish()
+
+    def finish(self) -> list[Any]:
+        """Wait for what was begun, no longer than the command may take from now on, and return the results.
+
+        Raises:
+            WorkerError: See `ask`.
+        """
+        begun, self._begun = self._begun, None
+        if begun is None:
+            raise RuntimeError("nothing was begun")
+        what, timeout = begun.command.value, begun.timeout
+        with self._closing_on_failure():
+            results, failures = self._collect(what, begun.asked, timeout)
+            failures = begun.failures | failures
+            while failures:
+                self._replace(failures)
+                unanswered = {index: begun.messages[index] for index in failures}
+                answers, failures = self._exchange(what, unanswered, timeout)
+                results |= answers
+        return [results[index] for index in range(len(self._workers))]
 
     def close(self) -> None:
         """End all processes. Safe to call twice; does nothing in a fork of the process that started them."""
@@ -173,28 +213,36 @@ class WorkerPool:
         for failure in failures.values():
             raise WorkerError(_message(*failure))
 
-    def _ask(self, command: Command, messages: Mapping[int, bytes], timeout: float) -> list[Any]:
+    def _begin(self, command: Command, messages: Mapping[int, bytes], timeout: float) -> None:
         if self._failure is not None:
             raise self._failure
         if self.is_closed:
             raise RuntimeError("the vector environment is closed")
+        if self._begun is not None:
+            raise RuntimeError(f"{command.value!r} cannot begin before {self._begun.command.value!r} is finished")
+        with self._closing_on_failure():
+            self._begun = _Begun(command, messages, timeout, *self._send(command.value, messages, timeout))
+
+    @contextlib.contextmanager
+    def _closing_on_failure(self) -> Iterator[None]:
+        """End all workers where an exchange breaks off: it cannot be continued, answers would be taken for others."""
         try:
-            results, failures = self._exchange(command.value, messages, timeout)
-            while failures:
-                self._replace(failures)
-                unanswered = {index: messages[index] for index in failures}
-                answers, failures = self._exchange(command.value, unanswered, timeout)
-                results |= answers
-        except BaseException as error:  # an interrupted exchange cannot be continued: answers would be taken for others
+            yield
+        except BaseException as error:
             self._failure = error if isinstance(error, WorkerError) else None
             self._finalizer()
             raise
-        return [results[index] for index in range(len(self._workers))]
 
     def _exchange(
         self, what: str, messages: Mapping[int, bytes], timeout: float
     ) -> tuple[dict[int, Any], dict[int, _Failure]]:
         """Send messages to workers and wait for all answers; return results and failures by worker."""
+        asked, failures = self._send(what, messages, timeout)
+        results, others = self._collect(what, asked, timeout)
+        return results, failures | others
+
+    def _send(self, what: str, messages: Mapping[int, bytes], timeout: float) -> tuple[list[int], dict[int, _Failure]]:
+        """Send messages to workers; return those that will answer, and those that hang."""
         failures: dict[int, _Failure] = {}
         asked = []
         for index, message in messages.items():
@@ -206,8 +254,7 @@ class WorkerPool:
             except ConnectionError:
                 pass  # it died; receiving says how
             asked.append(index)
-        results, others = self._collect(what, asked, timeout)
-        return results, failures | others
+        return asked, failures
 
     def _collect(self, what: str, asked: Sequence[int], timeout: float) -> tuple[dict[int, Any], dict[int, _Failure]]:
         results: dict[int, Any] = {}

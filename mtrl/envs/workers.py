@@ -133,11 +133,29 @@ class WorkerVectorEnv:
             ValueError: An action is not finite or the array has the wrong shape.
             WorkerError: Workers failed, died or hung once too often.
         """
+        self.step_async(action)
+        return self.step_wait()
+
+    def step_async(self, action: Float[np.ndarray, "task env action"]) -> None:
+        """Begin a step; `step_wait` returns what came of it. In between the environments work, and can do nothing else.
+
+        Raises:
+            ValueError: An action is not finite or the array has the wrong shape.
+        """
         self._require_started()
         arrays = self._pool.arrays
         arrays.action[:] = self._checked_action(action)
         arrays.goal[:] = self._next_goal
-        self._pool.ask(Command.STEP)
+        self._pool.begin(Command.STEP)
+
+    def step_wait(self) -> Step:
+        """Finish the step that was begun.
+
+        Raises:
+            WorkerError: Workers failed, died or hung once too often.
+        """
+        self._pool.finish()
+        arrays = self._pool.arrays
         step = Step(
             obs=self._obs(),
             final_obs=arrays.final_obs.reshape(*self._shape, -1).copy(),

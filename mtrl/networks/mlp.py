@@ -1,6 +1,7 @@
 """One network for all tasks, told the task by a one-hot vector."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +23,9 @@ class MLP:
 
         hidden_dims: tuple[int, ...] = (400, 400, 400)
         """Widths of the hidden layers."""
+        task_input: Literal["one_hot", "none"] = "one_hot"
+        """How the task enters; none: tasks can only be told by their observations, as in published numbers on the first
+        version of Meta-World."""
 
         def __post_init__(self) -> None:
             """Check the widths."""
@@ -29,7 +33,8 @@ class MLP:
 
     def __init__(self, config: Config, *, input_dim: int, output_dim: int, num_tasks: int, output_bound: float) -> None:
         self.num_tasks = num_tasks
-        self._dims = (input_dim + num_tasks, *config.hidden_dims)
+        self._is_told = config.task_input == "one_hot"
+        self._dims = (input_dim + num_tasks * self._is_told, *config.hidden_dims)
         self._output_dim = output_dim
         self._output_bound = output_bound
 
@@ -47,9 +52,14 @@ class MLP:
     ) -> Float[Tensor, "batch out"]:
         """Evaluate the network."""
         del private
+        return output(shared, hidden(shared, self._told(inputs, task), len(self._dims) - 1))
+
+    def _told(self, inputs: Float[Tensor, "batch in"], task: Int[Tensor, " batch"]) -> Float[Tensor, "batch told"]:
+        """Return the inputs with the task beside them, where the network is told it."""
+        if not self._is_told:
+            return inputs
         one_hot = task[:, None] == torch.arange(self.num_tasks, device=task.device)
-        x = torch.cat([inputs, one_hot.to(inputs.dtype)], dim=1)
-        return output(shared, hidden(shared, x, len(self._dims) - 1))
+        return torch.cat([inputs, one_hot.to(inputs.dtype)], dim=1)
 
 
 def check_hidden_dims(hidden_dims: tuple[int, ...]) -> None:

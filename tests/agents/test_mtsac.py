@@ -1,5 +1,6 @@
 """Multi-task SAC: acting, what an update changes and what it must not, and the critics' targets."""
 
+import copy
 import math
 
 import pytest
@@ -151,6 +152,28 @@ def test_each_temperature_follows_its_own_entropy():
     assert entropy[1] < target < min(entropy[0], entropy[2])
     # Adam's first step has the length of the learning rate.
     assert torch.allclose(agent.log_alpha - before, torch.tensor([-0.1, 0.1, -0.1]), atol=1e-5)
+
+
+@pytest.mark.parametrize(("above", "step"), [(10.0, 0.1), (-10.0, -0.1)])
+def test_a_shared_temperature_follows_the_mean_entropy(above, step):
+    # With log standard deviation -3 the entropy of one task lies 4 or more below the others'; Adam's first step has
+    # the length of the learning rate, upwards where the mean entropy is below the target.
+    agent = build("multi_head", temperature_lr=0.1, temperatures="shared")
+    agent.actor.private["output.bias"][1, ACTION_DIM:] = -3.0
+    copied = copy.deepcopy(agent)
+    entropy = copied.update(batch_for())["entropy"]
+    agent.target_entropy = float(entropy.mean()) + 0.01 * above
+    assert entropy.min() < agent.target_entropy < entropy.max()
+    agent.update(batch_for())
+    assert agent.log_alpha.tolist() == pytest.approx([step] * NUM_TASKS, rel=1e-3)
+
+
+def test_a_shared_temperature_stays_one_where_entropies_differ():
+    agent = build("multi_head", temperature_lr=0.1, actor_lr=0.1, temperatures="shared")
+    entropies = [agent.update(batch_for(seed))["entropy"] for seed in range(5)]
+    assert entropies[-1].std() > 1e-3
+    assert len(set(agent.log_alpha.tolist())) == 1
+    assert agent.log_alpha[0] != 0
 
 
 def test_temperature_metric_is_the_one_used():

@@ -79,15 +79,15 @@ def failures_leave_true_transitions() -> None:
     valid is stored once."""
     factory = FaultyFactory(make_env=clockwork, seed=0, p_crash=0.01, p_hang=0.005, p_nan=0.02)
     env = WorkerVectorEnv(SPEC, factory, seed=0, workers=2, timeout=2.0, max_restarts=100)
-    num_valid, step = [], env.step
+    num_valid, step_wait = [], env.step_wait
 
-    def step_and_count(action: np.ndarray) -> Step:
-        found = step(action)
+    def step_and_count() -> Step:
+        found = step_wait()
         num_valid.append(found.valid.sum())
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(env, "step", step_and_count)
+        patch.setattr(env, "step_wait", step_and_count)
         replay = collect(env, vector_steps=60).replay
     assert env.worker_restarts > MAX_RESTARTS
     rows = stored_rows(replay)

@@ -70,6 +70,19 @@ class Story:
         return step
 
 
+def test_a_worker_killed_between_the_beginning_and_the_end_of_a_step_is_replaced():
+    with vector_env(workers=2) as env:
+        env.reset()
+        for _ in range(2):
+            env.step(STAY)
+        os.kill(env.process_ids[1], signal.SIGSTOP)  # so that it cannot have answered
+        env.step_async(STAY)
+        kill(env, 1)
+        np.testing.assert_array_equal(env.step_wait().valid, ~OF_WORKER_1)
+        assert env.step(STAY).valid.all()
+        assert env.worker_restarts == 1
+
+
 @pytest.mark.parametrize("num_steps", [0, 1, 2, 3])
 def test_a_killed_worker_costs_one_step_of_its_own_rows(num_steps, caplog):
     with vector_env(workers=2) as env:

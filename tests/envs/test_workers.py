@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -192,6 +193,32 @@ def test_step_and_get_state_need_a_started_episode():
             env.step(STAY)
         with pytest.raises(RuntimeError, match="reset"):
             env.get_state()
+
+
+def test_environments_work_between_the_beginning_and_the_end_of_a_step():
+    with vector_env() as env, vector_env() as other:
+        env.reset()
+        other.reset()
+        before = env._pool.arrays.final_obs.copy()
+        env.step_async(STAY)
+        deadline = time.monotonic() + 20
+        while (env._pool.arrays.final_obs == before).all():
+            assert time.monotonic() < deadline
+        for found, expected in zip(env.step_wait(), other.step(STAY), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_nothing_else_can_be_asked_before_a_step_is_finished():
+    with vector_env() as env:
+        env.reset()
+        with pytest.raises(RuntimeError, match="nothing was begun"):
+            env.step_wait()
+        env.step_async(STAY)
+        for ask in (env.get_state, env.reset, lambda: env.step_async(STAY)):
+            with pytest.raises(RuntimeError, match="cannot begin before 'step' is finished"):
+                ask()
+        env.step_wait()
+        env.step(STAY)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

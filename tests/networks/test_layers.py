@@ -56,3 +56,20 @@ def test_output_layer_is_linear():
     # (1, 2) . (3, -4) + 0.5 = -4.5: no activation.
     parameters = {"output.weight": torch.tensor([[3.0, -4.0]]), "output.bias": torch.tensor([0.5])}
     assert torch.equal(output(parameters, torch.tensor([[1.0, 2.0]])), torch.tensor([[-4.5]]))
+
+
+def test_layers_mapped_over_tasks_are_linear_maps_bit_for_bit_and_write_to_nothing_they_are_given():
+    generator = torch.Generator().manual_seed(0)
+    parameters = init_hidden((4, 6, 5), generator) | init_output(5, 2, 0.1, generator)
+    parameters["hidden.0.bias"] += 0.5
+    x = torch.randn(3, 7, 4, generator=generator)
+    given = {name: leaf.clone() for name, leaf in {**parameters, "x": x}.items()}
+
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        for name in ("hidden.0", "hidden.1"):
+            x = torch.nn.functional.linear(x, parameters[f"{name}.weight"], parameters[f"{name}.bias"]).relu()
+        return torch.nn.functional.linear(x, parameters["output.weight"], parameters["output.bias"])
+
+    found = torch.func.vmap(lambda x: output(parameters, hidden(parameters, x, 2)))(x)
+    assert torch.equal(found, torch.func.vmap(plain)(x))
+    assert all(torch.equal(leaf, given[name]) for name, leaf in {**parameters, "x": x}.items())

@@ -7,6 +7,7 @@ from torch.func import vmap
 
 from mtrl.networks import REGISTRY
 from mtrl.networks.ensemble import Ensemble
+from mtrl.networks.mlp import MLP
 from mtrl.registry import resolve
 
 NUM_TASKS, INPUT_DIM, OUTPUT_DIM, BATCH = 3, 5, 2, 4
@@ -222,3 +223,15 @@ def test_ensemble_members_are_drawn_one_after_the_other_from_one_stream(name):
         assert all(torch.equal(member(shared, index)[key], leaf) for key, leaf in expected_shared.items())
         assert all(torch.equal(member(private, index)[key], leaf) for key, leaf in expected_private.items())
     assert not torch.equal(shared["0.hidden.0.weight"], shared["1.hidden.0.weight"])
+
+
+def test_an_mlp_that_is_not_told_the_task_has_no_place_for_it():
+    sizes = {"input_dim": 3, "output_dim": 2, "num_tasks": 4, "output_bound": 1.0}
+    blind = MLP(MLP.Config(hidden_dims=(5,), task_input="none"), **sizes)
+    shared, private = blind.init(torch.Generator().manual_seed(0))
+    assert shared["hidden.0.weight"].shape == (5, 3)
+    inputs = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
+    hidden = (inputs @ shared["hidden.0.weight"].T + shared["hidden.0.bias"]).relu()
+    expected = hidden @ shared["output.weight"].T + shared["output.bias"]
+    for task in range(4):
+        assert torch.allclose(blind(shared, private, inputs, torch.full((6,), task)), expected, atol=1e-6)

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Literal
 
+from mtrl.envs.metaworld.tasks import MAX_EPISODE_STEPS, NUM_GOALS
+
 if TYPE_CHECKING:
     from mtrl.interfaces import VectorEnv
 
@@ -17,6 +19,8 @@ def make(
     workers: int | None,
     engine: Literal["stock", "native"] = "native",
     info: bool = False,
+    max_episode_steps: int = MAX_EPISODE_STEPS,
+    num_goals: int = NUM_GOALS,
 ) -> "VectorEnv":
     """Build the tasks of the benchmark `name`, all of them where `tasks` is None.
 
@@ -33,6 +37,8 @@ def make(
         engine: Whether Meta-World's own classes step, or compiled code that equals them.
         info: Whether every step carries Meta-World's info. It is Meta-World's own code that computes it, so that it
             costs the native engine much of its speed.
+        max_episode_steps: Steps after which an episode is cut.
+        num_goals: Of every task, the first of its goals.
     """
     # Imported late: the command line asks this package for names, and answers before torch is loaded.
     from mtrl.envs.metaworld.goals import goal_vectors
@@ -42,8 +48,6 @@ def make(
         BENCHMARKS,
         CAMERAS,
         INFO_NAMES,
-        MAX_EPISODE_STEPS,
-        NUM_GOALS,
         OBS_DIM,
         STEPS_PER_SECOND,
     )
@@ -57,12 +61,14 @@ def make(
         envs_per_task=envs_per_task,
         obs_dim=OBS_DIM,
         action_dim=ACTION_DIM,
-        max_episode_steps=MAX_EPISODE_STEPS,
-        num_goals=NUM_GOALS,
+        max_episode_steps=max_episode_steps,
+        num_goals=num_goals,
         info_names=INFO_NAMES if info else (),
         cameras=CAMERAS,
         steps_per_second=STEPS_PER_SECOND,
     )
-    goals = goal_vectors(name, task_names, goal_seed)
-    factory = SawyerFactory(task_names=task_names, goals=goals, engine=engine, info=info)
+    goals = {task: vectors[:num_goals] for task, vectors in goal_vectors(name, task_names, goal_seed).items()}
+    factory = SawyerFactory(
+        task_names=task_names, goals=goals, engine=engine, info=info, max_episode_steps=max_episode_steps
+    )
     return WorkerVectorEnv(spec, factory, seed=seed, workers=workers)

@@ -31,7 +31,7 @@ from mtrl.envs.metaworld.model_cache import with_kept_model
 from mtrl.envs.metaworld.reset_cache import ResetCache
 from mtrl.envs.metaworld.sawyer import UNSTABLE, SawyerEnv
 from mtrl.envs.metaworld.snapshot import take
-from mtrl.envs.metaworld.tasks import ACTION_DIM, OBS_DIM
+from mtrl.envs.metaworld.tasks import ACTION_DIM, MAX_EPISODE_STEPS, OBS_DIM
 from mtrl.envs.shared_arrays import row_type
 from mtrl.envs.worker_process import Batch, Transition
 
@@ -58,9 +58,13 @@ def host() -> Host:
 class NativeSawyerEnv:
     """One copy of one task, equal to `SawyerEnv` bit for bit in simulation and observations."""
 
-    def __init__(self, task_name: str, goals: Float[np.ndarray, "goal vector"]) -> None:
+    def __init__(
+        self, task_name: str, goals: Float[np.ndarray, "goal vector"], max_episode_steps: int = MAX_EPISODE_STEPS
+    ) -> None:
         """Build the stock environment, which holds the simulation, and find what the kernels look at."""
-        self.stock = SawyerEnv(task_name, goals, with_kept_model(ALL_V3_ENVIRONMENTS[task_name]))
+        self.stock = SawyerEnv(
+            task_name, goals, with_kept_model(ALL_V3_ENVIRONMENTS[task_name]), max_episode_steps=max_episode_steps
+        )
         self.task = kernels.load(task_name)
         self.row = np.zeros(1, row_type(OBS_DIM, ACTION_DIM))
         env = self.stock.env

@@ -21,15 +21,11 @@ import mujoco
 import numpy as np
 from jaxtyping import UInt8
 
+from mtrl.envs.metaworld.opengl import ADVICE
 from mtrl.envs.worker_process import RenderingError
 
 MAX_GEOMS = 1000
 """Things one picture may show, Gymnasium's number; Meta-World's scenes have some forty."""
-
-ADVICE = (
-    "Without a display, pictures need EGL (Debian and Ubuntu: apt-get install libegl1 libegl-mesa0; beside NVIDIA's "
-    "driver libegl1 alone) or OSMesa (libosmesa6); MUJOCO_GL=egl or MUJOCO_GL=osmesa chooses"
-)
 
 
 class Renderer:

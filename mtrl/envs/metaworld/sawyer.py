@@ -21,6 +21,7 @@ from metaworld.types import Task
 
 from mtrl.envs.metaworld.rendering import Renderer
 from mtrl.envs.metaworld.snapshot import restore, take
+from mtrl.envs.metaworld.tasks import MAX_EPISODE_STEPS
 from mtrl.envs.worker_process import SingleEnv, Transition
 
 UNSTABLE = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
@@ -38,6 +39,7 @@ class SawyerFactory:
     engine: Literal["stock", "native"] = "native"
     info: bool = False
     """Whether the native engine computes Meta-World's info as well; the stock one always does."""
+    max_episode_steps: int = MAX_EPISODE_STEPS
 
     def __call__(self, task: int, env: int) -> SingleEnv:
         """Build one environment; the copies of a task differ only in what they are told to do."""
@@ -45,25 +47,31 @@ class SawyerFactory:
         if self.engine == "native":
             from mtrl.envs.metaworld.native import NativeSawyerEnv  # the compiler takes half a second to load
 
-            native = NativeSawyerEnv(name, self.goals[name])
+            native = NativeSawyerEnv(name, self.goals[name], self.max_episode_steps)
             if not self.info:
                 return native
             from mtrl.envs.metaworld.native_info import InformedSawyerEnv
 
             return InformedSawyerEnv(native)
-        return SawyerEnv(name, self.goals[name])
+        return SawyerEnv(name, self.goals[name], max_episode_steps=self.max_episode_steps)
 
 
 class SawyerEnv:
     """One copy of one task: Meta-World's environment behind the goals of its benchmark."""
 
     def __init__(
-        self, task_name: str, goals: Float[np.ndarray, "goal vector"], variant: type[SawyerXYZEnv] | None = None
+        self,
+        task_name: str,
+        goals: Float[np.ndarray, "goal vector"],
+        variant: type[SawyerXYZEnv] | None = None,
+        max_episode_steps: int = MAX_EPISODE_STEPS,
     ) -> None:
         """Build the stock environment, or a variant of its class; `goals` are the random vectors of the benchmark."""
         mujoco.set_mju_user_warning(_LOGGER.warning)  # MuJoCo's own way is a file in the current directory
         env_class = ALL_V3_ENVIRONMENTS[task_name]
-        self.env: SawyerXYZEnv = (variant or env_class)(reward_function_version="v2")
+        # The class holds the limit, not the environment: attributes of an environment are part of the states kept.
+        limited = type(env_class.__name__, (variant or env_class,), {"max_path_length": max_episode_steps})
+        self.env: SawyerXYZEnv = limited(reward_function_version="v2")
         self._signs = [self.env.data.warning[sign] for sign in UNSTABLE]  # live: MuJoCo counts in them
         self._tasks = [_stock_task(task_name, env_class, vector) for vector in goals]
         self.env.set_task(self._tasks[0])  # with the goal in sight from now on, also where a state is restored

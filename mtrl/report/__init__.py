@@ -1,0 +1,1 @@
+"""What runs found, as one page, pictures and tables: `python -m mtrl.report RUN...`."""
