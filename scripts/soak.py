@@ -4,7 +4,7 @@
 
 Trains with `--flags` in a process of its own, with a replay so small that it is soon full, and looks at that process
 and at its environments' processes every two seconds. A row of the table is a window of time; its figures are medians,
-so that the processes of evaluations, which come and go, do not count. From the window on in which the replay is full
+so that the processes of evaluations, which come and go, do not count. From the window on in which the replay is full and a checkpoint has been written
 everything has to stay as it is: ends with code 1 where a figure of the last third differs from the first third by more
 than its allowance. Speed counts as steps per second of processor time, which other work on the machine disturbs least.
 Linux only.
@@ -26,9 +26,9 @@ from pathlib import Path
 
 from scripts.training_runs import Run
 
-FLAGS = "--preset mt4_cpu --aggregator aligned --seed 0 --total-steps 100000000 --replay.capacity 10000"
-FULL_AT = 40_000
-"""Environment steps after which the replay of these flags is full: 4 tasks x 10,000."""
+FLAGS = "--preset mt4_cpu --aggregator aligned --seed 0 --total-steps 100000000 --replay.capacity 10000 --checkpoint-every 40000"
+SETTLED_AT = 60_000
+"""Environment steps of these flags after which all has happened once: the replay is full, a checkpoint is written."""
 LOOK_SECONDS = 2.0
 TICKS = sysconf("SC_CLK_TCK")
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--window", type=float, default=180.0, help="seconds of a row (default: %(default)s)")
     parser.add_argument("--flags", default=FLAGS, help="of mtrl.train (default: %(default)s)")
     parser.add_argument(
-        "--full-at", type=int, default=FULL_AT, help="steps that fill the replay (default: %(default)s)"
+        "--full-at", type=int, default=SETTLED_AT, help="steps that fill the replay (default: %(default)s)"
     )
     parser.add_argument("--output", type=Path, help="file to write the table to besides")
     args = parser.parse_args(argv)
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         about = run.start()
         steps = max((record["step"] for record in run.records("train")), default=0)
     rows = windows(moments, args.window)
-    settled = [row for row in rows if row["step"] >= args.full_at]
+    settled = [row for row in rows if row["step"] >= args.settled_at]
     verdicts = judge(settled)
     text = "\n".join(
         [
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "",
             *table(rows),
             "",
-            f"From {args.full_at:,} steps on the replay is full. First and last third of the windows after that:",
+            f"From {args.settled_at:,} steps on the replay is full and a checkpoint was written. First and last third after that:",
             "",
             *verdicts,
         ]
