@@ -4,8 +4,8 @@
 
 Trains with `--flags` in a process of its own, with a replay so small that it is soon full, and looks at that process
 and at its environments' processes every two seconds. A row of the table is a window of time; its figures are medians,
-so that the processes of evaluations, which come and go, do not count. From the window on in which the replay is full and a checkpoint has been written
-everything has to stay as it is: ends with code 1 where a figure of the last third differs from the first third by more
+so that the processes of evaluations, which come and go, do not count. Once the replay is full and a checkpoint has been
+written, everything has to stay as it is: ends with code 1 where a figure of the last third differs from the first by more
 than its allowance. Speed counts as steps per second of processor time, which other work on the machine disturbs least.
 Linux only.
 """
@@ -26,7 +26,10 @@ from pathlib import Path
 
 from scripts.training_runs import Run
 
-FLAGS = "--preset mt4_cpu --aggregator aligned --seed 0 --total-steps 100000000 --replay.capacity 10000 --checkpoint-every 40000"
+FLAGS = (
+    "--preset mt4_cpu --aggregator aligned --seed 0 --total-steps 100000000 --replay.capacity 10000"
+    " --checkpoint-every 40000"
+)
 SETTLED_AT = 60_000
 """Environment steps of these flags after which all has happened once: the replay is full, a checkpoint is written."""
 LOOK_SECONDS = 2.0
@@ -79,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--window", type=float, default=180.0, help="seconds of a row (default: %(default)s)")
     parser.add_argument("--flags", default=FLAGS, help="of mtrl.train (default: %(default)s)")
     parser.add_argument(
-        "--full-at", type=int, default=SETTLED_AT, help="steps that fill the replay (default: %(default)s)"
+        "--settled-at", type=int, default=SETTLED_AT, help="steps until all has happened once (default: %(default)s)"
     )
     parser.add_argument("--output", type=Path, help="file to write the table to besides")
     args = parser.parse_args(argv)
@@ -101,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "",
             *table(rows),
             "",
-            f"From {args.settled_at:,} steps on the replay is full and a checkpoint was written. First and last third after that:",
+            f"From {args.settled_at:,} steps on all has happened once. First and last third of the windows after that:",
             "",
             *verdicts,
         ]
@@ -201,7 +204,7 @@ def judge(rows: Sequence[dict[str, float]]) -> list[str]:
     """Return a line per figure that compares the first and the last third of the windows."""
     third = len(rows) // 3
     if not third:
-        return ["**too few windows since the replay was full**"]
+        return ["**too few windows**"]
     lines = []
     for name, allowance in ALLOWANCES.items():
         first, last = (statistics.mean(row[name] for row in part) for part in (rows[:third], rows[-third:]))
