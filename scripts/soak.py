@@ -5,7 +5,7 @@
 Trains with `--flags` in a process of its own, with a replay so small that it is soon full, and looks at that process
 and at its environments' processes every two seconds. A row of the table is a window of time; its figures are medians,
 so that the processes of evaluations, which come and go, do not count. Once the replay is full and a checkpoint has been
-written, everything has to stay as it is: ends with code 1 where a figure of the last third differs from the first by more
+written, everything has to stay as it is: ends with code 1 where the last third differs from the first by more
 than its allowance. Speed counts as steps per second of processor time, which other work on the machine disturbs least.
 Linux only.
 """
