@@ -128,7 +128,7 @@ def test_files_and_what_they_say(run):
     config = yaml.safe_load((run / "export" / "config.yaml").read_text())
     assert config["task_names"] == list(TASKS)
     assert (config["obs_dim"], config["action_dim"], config["step"], config["is_standardized"]) == (39, 4, 60, True)
-    assert config["network_config"] == {"hidden_dims": [8, 7]}
+    assert config["network_config"] == {"hidden_dims": [8, 7], "task_input": "one_hot"}
     assert config["versions"]["torch"] == torch.__version__
     assert config["largest_difference"]["policy.pt2"] <= 1e-6
 
