@@ -100,8 +100,8 @@ def time_in_turns(variants: Sequence[Callable[[], object]], rounds: int, device:
     return [sorted(times[1:])[rounds // 2] for times in seconds]
 
 
-def make_agent(num_tasks: int, make_network: MakeNetwork, device: torch.device) -> MTSAC:
-    """Build the agent with networks of the given architecture."""
+def make_agent(num_tasks: int, make_network: MakeNetwork, device: torch.device, method: str = "mean") -> MTSAC:
+    """Build the agent with networks of the given architecture; critics and actor use the method."""
     spec = EnvSpec(
         task_names=tuple(f"task-{index}" for index in range(num_tasks)),
         envs_per_task=1,
@@ -114,8 +114,8 @@ def make_agent(num_tasks: int, make_network: MakeNetwork, device: torch.device) 
         MTSAC.Config(),
         spec=spec,
         make_network=make_network,
-        critic_aggregator=make("mean"),
-        actor_aggregator=make("mean"),
+        critic_aggregator=make(method),
+        actor_aggregator=make(method),
         device=device,
         seed=0,
     )

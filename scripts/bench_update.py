@@ -30,12 +30,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mtrl.agents.mtsac import MTSAC
-from mtrl.aggregators import make, names
+from mtrl.aggregators import names
 from mtrl.aggregators.base import Need
-from mtrl.interfaces import Batch, EnvSpec
+from mtrl.interfaces import Batch
 from mtrl.memory import keep_freed_memory
 from mtrl.networks.mlp import MLP
 from mtrl.run_directory import describe_environment
+from scripts import bench_gradients
 from scripts.update_by_loop import loop, own_passes, update_by
 
 OBS_DIM, ACTION_DIM, BATCH_SIZE = 39, 4, 128
@@ -254,23 +255,8 @@ def dearest(update: Callable[[], object], device: str) -> list[tuple[str, float]
 
 def make_agent(num_tasks: int, hidden_dims: tuple[int, ...], device: str, method: str) -> MTSAC:
     """Build an agent whose critics and actor use the method."""
-    spec = EnvSpec(
-        task_names=tuple(f"task-{index}" for index in range(num_tasks)),
-        envs_per_task=1,
-        obs_dim=OBS_DIM,
-        action_dim=ACTION_DIM,
-        max_episode_steps=500,
-        num_goals=50,
-    )
-    return MTSAC(
-        MTSAC.Config(),
-        spec=spec,
-        make_network=partial(MLP, MLP.Config(hidden_dims=hidden_dims)),
-        critic_aggregator=make(method),
-        actor_aggregator=make(method),
-        device=torch.device(device),
-        seed=0,
-    )
+    network = partial(MLP, MLP.Config(hidden_dims=hidden_dims))
+    return bench_gradients.make_agent(num_tasks, network, torch.device(device), method)
 
 
 def random_batch(num_tasks: int, batch_size: int, device: str) -> Batch:

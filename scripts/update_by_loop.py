@@ -1,7 +1,6 @@
 """The agent's update with the gradients of the tasks computed by loops, for comparison."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Protocol
 from unittest.mock import patch
 
@@ -37,7 +36,7 @@ def update_by(find: FindGradients, agent: MTSAC, batch: Batch) -> None:
         *_: Any,
     ) -> Update:
         found = find(loss, shared, private, frozen)
-        ahead = partial(gradients.look_ahead, loss, shared, private, frozen, found)()
+        ahead = gradients.look_ahead(loss, shared, private, frozen, found)
         return gradients._aggregate_gradients(found, aggregator, generator, ahead, None)  # noqa: SLF001 - its rest
 
     with patch("mtrl.agents.component.aggregate", aggregate):
