@@ -18,7 +18,9 @@ __all__ = ["read"]
 Options = TypeVar("Options")
 
 
-def read(options_class: type[Options], argv: Sequence[str] | None, program: str) -> Options:
+def read(
+    options_class: type[Options], argv: Sequence[str] | None, program: str, others: list[str] | None = None
+) -> Options:
     """Read a command line; print the help, or what is wrong with it, and end the program where that is the answer.
 
     The last of repeated flags holds, except for flags marked `tyro.conf.UseAppendAction`, which gather their values.
@@ -27,23 +29,24 @@ def read(options_class: type[Options], argv: Sequence[str] | None, program: str)
         options_class: A dataclass; its fields are flags, but for one that is marked `tyro.conf.Positional`.
         argv: The words after the program's name; those of this process where None.
         program: What the help calls the program.
+        others: Gets the flags that are none of these, with their values; without it they are refused.
     """
     argv = sys.argv[1:] if argv is None else argv
     if any(word in ("-h", "--help") for word in argv):
         return tyro.cli(options_class, args=("--help",), prog=program, config=(tyro.conf.FlagCreatePairsOff,))
     try:
-        return _read(options_class, argv, program)
+        return _read(options_class, argv, program, others)
     except UsageError as problem:
         error(str(problem))
 
 
-def _read(options_class: type[Options], argv: Sequence[str], program: str) -> Options:
+def _read(options_class: type[Options], argv: Sequence[str], program: str, others: list[str] | None) -> Options:
     """Raise a UsageError where a flag is unknown, a value has the wrong type, or something is missing."""
     hints = typing.get_type_hints(options_class)
     positional = _marked(options_class, tyro.conf.Positional[Any])
     repeatable = _marked(options_class, tyro.conf.UseAppendAction[Any])
     given: dict[str, list[Option]] = {}
-    for name, option in _options(argv, hints, positional):
+    for name, option in _options(argv, hints, positional, others):
         given.setdefault(name, []).append(option)
     values: dict[str, Any] = {}
     for name, found in given.items():
@@ -66,7 +69,9 @@ def _marked(options_class: type, marked: Any) -> set[str]:
     return {name for name, hint in hints.items() if marks & set(getattr(hint, "__metadata__", ()))}
 
 
-def _options(argv: Sequence[str], hints: Mapping[str, object], positional: set[str]) -> Iterator[tuple[str, Option]]:
+def _options(
+    argv: Sequence[str], hints: Mapping[str, object], positional: set[str], others: list[str] | None
+) -> Iterator[tuple[str, Option]]:
     """Yield the name of a field and what was given to it."""
     flags = [flag_of(name) for name in hints if name not in positional]
     rest = list(argv)
@@ -80,7 +85,11 @@ def _options(argv: Sequence[str], hints: Mapping[str, object], positional: set[s
             continue
         flag, equals, value = word.partition("=")
         name = flag.removeprefix("--").replace("-", "_")
-        if not flag.startswith("--") or flag_of(name) not in flags:
+        is_known = flag.startswith("--") and flag_of(name) in flags
+        if not is_known and others is not None:
+            others += [word, *_values(rest)]
+            continue
+        if not is_known:
             raise UsageError(f"{printable(flag)}: no such flag.{nearest(flag, flags)} Choices: {', '.join(flags)}.")
         if equals:
             words = [value]
@@ -89,6 +98,12 @@ def _options(argv: Sequence[str], hints: Mapping[str, object], positional: set[s
         else:
             words = [rest.pop(0)] if rest and not _is_flag(rest[0]) else []
         yield name, Option(words=tuple(words), flag=flag)
+
+
+def _values(rest: list[str]) -> Iterator[str]:
+    """Take the words before the next flag."""
+    while rest and not _is_flag(rest[0]):
+        yield rest.pop(0)
 
 
 def _is_flag(word: str) -> bool:

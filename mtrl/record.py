@@ -111,6 +111,7 @@ def plan(options: Options) -> Plan:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name}: expected at least 1, got {value}")
+    camera = _camera(settings.env, options.camera)
     tasks = chosen_tasks(settings.env, options.task)
     check_goals(settings, options.goals)
     step, checkpoint = choose_checkpoint(options.run, options.checkpoint)
@@ -121,7 +122,7 @@ def plan(options: Options) -> Plan:
     return Plan(
         settings=dataclasses.replace(settings, trainer=trainer),
         tasks=tasks,
-        camera=_camera(settings.env, options.camera),
+        camera=camera,
         size=options.size or _tile_size(len(tasks)),
         format=kind,
         checkpoint=checkpoint,

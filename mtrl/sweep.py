@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
+from mtrl import arguments
 from mtrl.cli import UsageError, error
 from mtrl.launchers import Launcher
 from mtrl.sweep_plan import parse_names, parse_seeds, plan
@@ -60,13 +59,8 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    options, flags = tyro.cli(
-        Options,
-        args=argv,
-        prog="python -m mtrl.sweep",
-        return_unknown_args=True,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    flags: list[str] = []
+    options = arguments.read(Options, argv, "python -m mtrl.sweep", others=flags)
     try:
         return _main(options, flags)
     except UsageError as problem:

@@ -157,11 +157,12 @@ def _run(aggregator: str, seed: int, flags: Sequence[str], sweep_dir: Path | Non
 
 
 def _started_with(run_dir: Path) -> dict[str, Any]:
-    """Return the settings of the run in the folder; none where it has not begun.
+    """Return the settings of the run in the folder; none where it has not begun, or where training will refuse them.
 
     The number of threads may not change when a run is continued, whatever the sweep would give it today.
     """
     try:
-        return yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        found = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError):
         return {}
+    return found if isinstance(found, dict) else {}

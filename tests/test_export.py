@@ -1,5 +1,6 @@
 """Exported policies: the files load without this package, and act as the agent does."""
 
+import math
 import subprocess
 import sys
 from contextlib import closing
@@ -16,6 +17,7 @@ from mtrl.agents.policy import policy_of
 from mtrl.assembly import load_agent, make_agent
 from mtrl.checkpoint import by_step
 from mtrl.cli import load
+from mtrl.export import _largest
 from mtrl.interfaces import Batch, EnvSpec
 from scripts import drive_stock
 from tests.agents.small_agent import CPU, NUM_TASKS, OBS_DIM, batch_for, build, every_network
@@ -242,6 +244,11 @@ def test_files_that_act_otherwise_are_not_written(capsys, monkeypatch, run, tmp_
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
     assert "policy.pt2 differs from the agent's actions by" in refusal(capsys, run, "--output", tmp_path / "new")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_difference_that_is_not_a_number_is_the_largest():
+    assert _largest(torch.zeros(2), torch.tensor([[-3.0, 1.0]])) == 3.0
+    assert math.isnan(_largest(torch.zeros(2), torch.tensor([0.0, math.nan]), torch.ones(1)))
 
 
 def test_the_files_of_a_run_are_never_overwritten(capsys, run):

@@ -70,7 +70,10 @@ def read(path: Path) -> Run:
             raise UsageError(
                 f"{path} is not a run directory: expected {' and '.join(_NEEDED)} there, {name} is missing"
             )
-    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise UsageError(f"{path / 'config.yaml'} is not YAML: {' '.join(str(problem).split())}") from problem
     if not isinstance(config, dict) or not {"env", "critic.aggregator", "actor.aggregator", "seed"} <= config.keys():
         raise UsageError(f"{path / 'config.yaml'}: expected the settings of a run, with env, aggregators and seed")
     records, num_unreadable = _records(path / "metrics.jsonl")
