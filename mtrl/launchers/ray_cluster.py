@@ -3,6 +3,9 @@
 The machines of a named cluster need this package, the same Python under the same path, and the sweep's folder.
 """
 
+# pyright: reportMissingImports=false
+# Ray is an extra, and too large for the development install.
+
 import logging
 import os
 import signal
