@@ -10,12 +10,10 @@ import torch
 
 from mtrl.agents.mtsac import MTSAC
 from mtrl.aggregators import make, names
-from mtrl.aggregators.eigen import eigh
-from mtrl.aggregators.system import condition_number, gramian
 from mtrl.interfaces import Batch, EnvSpec, Step
 from mtrl.networks.multi_head import MultiHead
 from mtrl.replay import Replay
-from tests.aggregators.jacobians import DEGENERATE, FULL_RANK, gaussian
+from tests.aggregators.jacobians import DEGENERATE, FULL_RANK
 from tests.aggregators.traits import draws_random_numbers
 
 pytestmark = pytest.mark.gpu
@@ -89,34 +87,6 @@ def test_no_scale_of_aligned_waits(options):
     with waiting_forbidden():
         found = aggregator(on_device)
     torch.testing.assert_close(found.cpu(), make("aligned", **options)(jacobian), rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("num_tasks", [1, 2, 5, 10, 50])
-def test_eigenvalues_and_condition_number_do_not_wait(num_tasks):
-    products = gramian((gaussian(num_tasks, 2 * num_tasks),))
-    on_device = products.cuda()
-    with waiting_forbidden():
-        eigenvalues, V = eigh(on_device)
-        condition = condition_number(on_device)
-    torch.testing.assert_close(eigenvalues.cpu(), torch.linalg.eigvalsh(products), rtol=0, atol=1e-12)
-    torch.testing.assert_close(((V * eigenvalues) @ V.T).cpu(), products, rtol=0, atol=1e-12)
-    torch.testing.assert_close(condition.cpu(), condition_number(products), rtol=1e-9, atol=0)
-
-
-def test_eigenvalues_can_be_captured_in_a_graph():
-    products = gramian((gaussian(10, 20),)).cuda()
-    static = torch.eye(10, dtype=torch.float64, device="cuda")
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # the libraries allocate what they need before the capture
-        eigh(static)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        eigenvalues, _ = eigh(static)
-    static.copy_(products)
-    graph.replay()
-    torch.testing.assert_close(eigenvalues.cpu(), torch.linalg.eigvalsh(products.cpu()), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", names())

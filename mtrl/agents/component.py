@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.func import vmap
 
 from mtrl.aggregators.base import Aggregator, Need
-from mtrl.aggregators.solvers import is_known
 from mtrl.aggregators.system import GradientSystem, gramian
 from mtrl.gradients import (
     TaskLoss,
@@ -266,8 +265,6 @@ class Component:
 
 def _restore(tensors: list[Tensor], before: list[Tensor], keep: Bool[Tensor, ""]) -> None:
     """Write the earlier values into tensors, except where `keep`."""
-    if is_known(keep):
-        return
     for tensor, earlier in zip(tensors, before, strict=True):
         torch.where(keep, tensor, earlier, out=tensor)
 

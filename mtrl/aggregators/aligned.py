@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtrl.aggregators.base import WeightedAggregator, check_task_weights
-from mtrl.aggregators.eigen import eigh
+from mtrl.aggregators.host import on_host
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 ScaleMode = Literal["min", "median", "rmse"]
@@ -59,6 +59,7 @@ class Aligned(WeightedAggregator):
         return Aggregation(weights=balance @ self.task_weights, mixing=balance)
 
 
+@on_host
 def balance_matrix(
     gramian: Float[Tensor, "task task"], scale_mode: ScaleMode = "min", rank_eps: float | None = None
 ) -> Float[Tensor, "task task"]:
@@ -69,7 +70,7 @@ def balance_matrix(
     Source: Senushkin et al. 2023, algorithm 1.
     """
     eps = torch.finfo(gramian.dtype).eps if rank_eps is None else rank_eps
-    eigenvalues, V = eigh(gramian)
+    eigenvalues, V = torch.linalg.eigh(gramian)
     keep = eigenvalues > eigenvalues[-1] * gramian.shape[0] * eps
     inverse_root = torch.where(keep, eigenvalues, 1.0).rsqrt() * keep
     balance = _scale(eigenvalues, keep, scale_mode) * (V * inverse_root) @ V.T
@@ -83,9 +84,7 @@ def _scale(eigenvalues: Float[Tensor, " task"], keep: Tensor, scale_mode: ScaleM
     if scale_mode == "min":
         squared = torch.where(keep, eigenvalues, torch.inf).amin()
     elif scale_mode == "median":
-        # Those kept are the last ones. Torch's nanmedian would wait for the device.
-        middle = (len(keep) - 1 + (~keep).sum(0, keepdim=True)) // 2
-        squared = eigenvalues.gather(0, middle)[0]
+        squared = torch.where(keep, eigenvalues, torch.nan).nanmedian()
     else:
         squared = (eigenvalues * keep).sum() / keep.sum()
     return torch.where(keep.any(), squared, 0.0).sqrt()

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtrl.aggregators.base import Aggregator
-from mtrl.aggregators.solvers import can_look, guess_positive, is_known, newton_step, unit_system
+from mtrl.aggregators.host import on_host
+from mtrl.aggregators.solvers import guess_positive, newton_step, unit_system
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 Rescale = Literal["none", "linear", "square"]
@@ -72,6 +73,7 @@ class CAGrad(Aggregator):
         return Aggregation(weights / divisor)
 
 
+@on_host
 def exact_weights(gramian: Float[Tensor, "task task"], c: float) -> Float[Tensor, " task"]:
     """Compute the weights of g_0 + c ||g_0|| g_w / ||g_w||.
 
@@ -100,8 +102,6 @@ def ball_step(
     Of the step x = c y / ||sum y_i u_i|| the conditions are q + C x >= mu b, equal where x > 0, and x^T C x = c^2. Once
     it is known which x_i are positive, C x = mu b - q among them, and mu is the root of a quadratic equation.
     """
-    if not can_look(q.device):
-        return newton_ball_step(cosines, q, b, c)
     matrix = cosines + _CANCELLED**2 * torch.outer(b, b)
     identity = torch.eye(len(q), dtype=q.dtype, device=q.device)
 
@@ -125,7 +125,7 @@ def ball_step(
 def newton_ball_step(
     cosines: Float[Tensor, "task task"], q: Float[Tensor, " task"], b: Float[Tensor, " task"], c: float
 ) -> Float[Tensor, " task"]:
-    """Do what `ball_step` does, in a fixed number of steps and also where gradients cancel.
+    """Do what `ball_step` does also where gradients cancel.
 
     Newton's method on q^T y + c ||sum y_i u_i|| + 2 (b^T y - 1)^2 - barrier sum log y_i, the barrier falling to 1e-12.
     """
@@ -146,13 +146,14 @@ def newton_ball_step(
         hessian = curvature + 4 * torch.outer(b, b) + torch.diag(barrier / y**2 + 1e-15)
         y, decrement = newton_step(y, gradient, hessian)
         # Relative to the barrier, as the curvature is in directions that nothing but the barrier decides.
-        if is_known((barrier <= _LAST_BARRIER) & (decrement <= _SETTLED_DECREMENT * barrier)):
+        if (barrier <= _LAST_BARRIER) & (decrement <= _SETTLED_DECREMENT * barrier):
             break
         barrier = torch.where(decrement < barrier, _BARRIER_FACTOR * barrier, barrier).clamp(min=_LAST_BARRIER)
     length = ((y @ cosines @ y).clamp(min=0) + _CANCELLED**2).sqrt()
     return c * y / length
 
 
+@on_host
 def sgd_weights(gramian: Float[Tensor, "task task"], c: float) -> Float[Tensor, " task"]:
     """Compute the weights as the official code for reinforcement learning does.
 

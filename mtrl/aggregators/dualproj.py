@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtrl.aggregators.base import WeightedAggregator, check_task_weights
+from mtrl.aggregators.host import on_host
 from mtrl.aggregators.solvers import minimize_quadratic, unit_system
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
@@ -21,8 +22,8 @@ class DualProj(WeightedAggregator):
     Rey, "Jacobian Descent for Multi-Objective Optimization", 2024. Differs from TorchJD, which returns the plain mean
     where the Jacobian's Frobenius norm is below 0.01; here nothing depends on the scale.
 
-    Cost: one quadratic problem between the tasks: 1 to 9 factorisations of T^3 on a CPU; on a GPU, or where
-    gradients depend on one another, up to 35.
+    Cost: one quadratic problem between the tasks: 1 to 9 factorisations of T^3 or, where gradients depend
+    on one another, up to 35.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,7 @@ class DualProj(WeightedAggregator):
         return Aggregation(project(system.gramian, self.task_weights, self.config.reg_eps))
 
 
+@on_host
 def project(
     gramian: Float[Tensor, "task task"], weights: Float[Tensor, "*batch task"], reg_eps: float
 ) -> Float[Tensor, "*batch task"]:

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtrl.aggregators.base import Aggregator, Invariance
-from mtrl.aggregators.solvers import clip_weights, is_known, newton_step, unit_system
+from mtrl.aggregators.host import on_host
+from mtrl.aggregators.solvers import clip_weights, newton_step, unit_system
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 Solver = Literal["exact", "sgd"]
@@ -72,6 +73,7 @@ class FairGrad(Aggregator):
         return Aggregation(clip_weights(weights, system.gramian, self.config.max_norm))
 
 
+@on_host
 def fair_weights(gramian: Float[Tensor, "task task"], alpha: float) -> Float[Tensor, " task"]:
     """Solve G w = w^(-1/alpha) for w > 0; a zero gradient gets weight 0.
 
@@ -88,11 +90,12 @@ def fair_weights(gramian: Float[Tensor, "task task"], alpha: float) -> Float[Ten
     for _ in range(_NEWTON_STEPS):
         hessian = matrix + torch.diag(gain * b ** (-1 / alpha - 1) / alpha)
         b, decrement = newton_step(b, lambda b: b @ matrix - gain * b ** (-1 / alpha), hessian)
-        if is_known(decrement <= _SETTLED_DECREMENT * gain.amax()):
+        if decrement <= _SETTLED_DECREMENT * gain.amax():
             break
     return torch.where(is_nonzero, b * norms ** (-2 * alpha / (1 + alpha)), 0.0)
 
 
+@on_host
 def sgd_weights(gramian: Float[Tensor, "task task"], alpha: float) -> Float[Tensor, " task"]:
     """Compute the weights as the official code for reinforcement learning does.
 

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mtrl.aggregators.base import Aggregator
+from mtrl.aggregators.host import on_host
 from mtrl.aggregators.pcgrad import random_orders
 from mtrl.aggregators.solvers import unit_system
 from mtrl.aggregators.system import Aggregation, GradientSystem
@@ -68,6 +69,7 @@ class GradVac(Aggregator):
         return Aggregation(weights=coefficients.mean(0), mixing=coefficients)
 
 
+@on_host
 def turn(
     gramian: Float[Tensor, "task task"],
     orders: Int[Tensor, "task other"],

@@ -20,8 +20,8 @@ class MGDA(Aggregator):
     gradients longer than 1e4; Frank-Wolfe codes stop up to 84% away. Differs from the definition for a zero gradient,
     which is left out here and would make the direction zero.
 
-    Cost: one quadratic problem between the tasks: 1 to 9 factorisations of T^3 on a CPU; on a GPU, or where
-    gradients depend on one another, up to 35.
+    Cost: one quadratic problem between the tasks: 1 to 9 factorisations of T^3 or, where gradients depend
+    on one another, up to 35.
     """
 
     @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mtrl.aggregators.base import Aggregator, Invariance
 from mtrl.aggregators.fairgrad import fair_weights
-from mtrl.aggregators.solvers import clip_weights, is_known
+from mtrl.aggregators.host import on_host
+from mtrl.aggregators.solvers import clip_weights
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 
@@ -25,7 +27,7 @@ class NashMTL(Aggregator):
     where there is no solution, and shares its counter and weights between critic, actor and temperature. Here a zero
     gradient gets weight 0.
 
-    Cost: about 12 Newton steps of T^3, 50 at most, in every `update_every`-th update (on a GPU in every one).
+    Cost: about 12 Newton steps of T^3, 50 at most, in every `update_every`-th update.
     """
 
     invariances = frozenset(Invariance)
@@ -64,11 +66,15 @@ class NashMTL(Aggregator):
     def aggregate(self, system: GradientSystem) -> Aggregation:
         """Return the bargaining weights, of this update or kept from an earlier one, clipped to this one's Gramian."""
         assert system.gramian is not None, "the need of this method is the Gramian"
-        is_kept = self.num_updates % self.config.update_every != 0
-        # Solved every time where asking whether it is due would mean to wait for the device.
-        weights = self.kept.clone()
-        if not is_known(is_kept):
-            weights = torch.where(is_kept, weights, fair_weights(system.gramian, alpha=1.0))
+        weights = bargain(system.gramian, self.kept, self.num_updates, self.config.update_every)
         self.kept.copy_(weights)
         self.num_updates.add_(1)
         return Aggregation(clip_weights(weights, system.gramian, self.config.max_norm))
+
+
+@on_host
+def bargain(
+    gramian: Float[Tensor, "task task"], kept: Float[Tensor, " task"], num_updates: Int[Tensor, ""], update_every: int
+) -> Float[Tensor, " task"]:
+    """Return the bargaining weights in every `update_every`-th update, and those of before in the others."""
+    return kept.clone() if num_updates % update_every else fair_weights(gramian, 1.0)

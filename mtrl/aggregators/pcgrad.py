@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mtrl.aggregators.base import Aggregator
+from mtrl.aggregators.host import on_host
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 
@@ -40,6 +41,7 @@ class PCGrad(Aggregator):
         return Aggregation(weights=coefficients.mean(0), mixing=coefficients)
 
 
+@on_host
 def project(gramian: Float[Tensor, "task task"], orders: Int[Tensor, "task other"]) -> Float[Tensor, "task task"]:
     """Project all task gradients, each against the others in its own order.
 

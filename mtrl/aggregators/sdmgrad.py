@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtrl.aggregators.base import Aggregator
+from mtrl.aggregators.host import on_host
 from mtrl.aggregators.solvers import nearest_point, unit_system
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
@@ -86,6 +87,7 @@ def exact_weights(
     return nearest_point(shifted + rounding.diag(), mean > 0)
 
 
+@on_host
 def sgd_weights(gramian: Float[Tensor, "task task"], w: Float[Tensor, " task"], lam: float) -> Float[Tensor, " task"]:
     """Compute w as the official code for reinforcement learning does, starting from the last one.
 

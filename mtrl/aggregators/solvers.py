@@ -1,8 +1,8 @@
-"""Small convex problems between T tasks, solved to the last digits without waiting for the device.
+"""Small convex problems between T tasks, solved to the last digits, on the CPU.
 
-Every loop has a fixed length, enough for fifty tasks and twelve decades between the lengths of their gradients. On the
-CPU, where looking costs nothing, a loop ends when it has settled, and where a problem is to find which of its variables
-are positive, that is guessed first: most often a few linear systems are all it takes.
+Every loop ends when it has settled; its greatest length is enough for fifty tasks and twelve decades between the
+lengths of their gradients. Where a problem is to find which of its variables are positive, that is guessed first: most
+often a few linear systems are all it takes.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mtrl.aggregators.eigen import eigh
+from mtrl.aggregators.host import on_host
 
 # Gradients shorter than this count as zero: their weights may not fit into float32, the dtype of the rows.
 _SHORTEST = 1e-18
@@ -45,13 +45,15 @@ def unit_system(gramian: Float[Tensor, "task task"]) -> UnitSystem:
     return UnitSystem(cosines.fill_diagonal_(1.0), norms, is_nonzero)
 
 
+@on_host
 def solve_cosines(cosines: Float[Tensor, "task task"], right: Float[Tensor, " task"]) -> Float[Tensor, " task"]:
     """Return the shortest least-squares solution x of cosines x = right."""
-    eigenvalues, V = eigh(cosines)
+    eigenvalues, V = torch.linalg.eigh(cosines)
     keep = eigenvalues > eigenvalues[-1] * _RANK_EPS
     return V @ (torch.where(keep, 1 / torch.where(keep, eigenvalues, 1.0), 0.0) * (V.T @ right))
 
 
+@on_host
 def nearest_point(gramian: Float[Tensor, "task task"], is_vertex: Bool[Tensor, " task"]) -> Float[Tensor, " task"]:
     """Return the weights, summing to 1, of the shortest vector in the convex hull of some gradients.
 
@@ -82,8 +84,6 @@ def minimize_quadratic(
         Q: Symmetric, positive semidefinite, entries about 1.
         slope: Entries about 1; the minimum must exist.
     """
-    if not can_look(Q.device):
-        return interior_point(Q, slope)
     identity = torch.eye(len(Q), dtype=Q.dtype, device=Q.device)
 
     def solve(is_positive: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +104,7 @@ def guess_positive(
     """Find the x >= 0 with slope z >= 0 and x z = 0 by guessing where x is positive and correcting the guess.
 
     A coordinate whose x comes out negative is taken to be zero next, one whose slope comes out negative to be positive.
-    Where nothing is left to correct, x is the minimum. Looks at values: not for a GPU.
+    Where nothing is left to correct, x is the minimum.
 
     Args:
         solve: From where x is positive to x, with zeros elsewhere, and z, up to rounding with zeros there.
@@ -135,14 +135,14 @@ def _rounding(x: Tensor) -> Tensor:
 
 
 def interior_point(Q: Float[Tensor, "task task"], slope: Float[Tensor, "*batch task"]) -> Float[Tensor, "*batch task"]:
-    """Do what `minimize_quadratic` does, in a fixed number of steps and whatever the rank of Q.
+    """Do what `minimize_quadratic` does, whatever the rank of Q.
 
     Source: Mehrotra, "On the Implementation of a Primal-Dual Interior Point Method", SIAM J. Optimization 1992.
     """
     x, slack = torch.ones_like(slope), torch.ones_like(slope)
     for _ in range(_QUADRATIC_STEPS):
         gap = (x * slack).mean(-1, keepdim=True)
-        if is_known((gap <= _SETTLED_GAP).all()):
+        if (gap <= _SETTLED_GAP).all():
             break
         residual = x @ Q + slope - slack
         factor, failed = torch.linalg.cholesky_ex(Q + torch.diag_embed(slack / x))
@@ -201,16 +201,6 @@ def newton_step(
     slopes = (gradient(y + lengths[:, None] * step) * step).sum(1)
     chosen = (slopes <= 0.5 * decrement).to(torch.uint8).argmax(0, keepdim=True)
     return y + lengths.gather(0, chosen) * step, torch.where(is_descent, decrement, 0.0)
-
-
-def can_look(device: torch.device) -> bool:
-    """Say whether values on the device can be looked at without waiting for it."""
-    return device.type == "cpu"
-
-
-def is_known(flag: Bool[Tensor, ""]) -> bool:
-    """Say whether the flag is set; always False where the answer would have to be waited for."""
-    return can_look(flag.device) and bool(flag)
 
 
 def clip_weights(

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtrl.aggregators.eigen import eigvalsh
+from mtrl.aggregators.host import on_host
 
 Rows = tuple[Tensor, ...]
 """The Jacobian of the task losses, leaf by leaf: each (task, *shape of the parameter). Never concatenated."""
@@ -92,6 +92,7 @@ def combine(rows: Sequence[Tensor], weights: Float[Tensor, " task"]) -> Rows:
     return tuple((row @ leaf.reshape(len(leaf), -1)).view(leaf.shape[1:]) for leaf in rows)
 
 
+@on_host
 def condition_number(gramian: Float[Tensor, "task task"]) -> Float[Tensor, ""]:
     """Return the ratio of the largest to the smallest singular value of the Jacobian behind `gramian`.
 
@@ -100,7 +101,7 @@ def condition_number(gramian: Float[Tensor, "task task"]) -> Float[Tensor, ""]:
     at most 1 / sqrt(T eps), about 2e7 for ten tasks in float64. It is 1 for a zero Gramian, NaN for one with NaN.
     """
     is_finite = gramian.isfinite().all()
-    eigenvalues = eigvalsh(torch.where(is_finite, gramian, 0.0))  # torch's solver raises on NaN
+    eigenvalues = torch.linalg.eigvalsh(torch.where(is_finite, gramian, 0.0))  # torch's solver raises on NaN
     largest = eigenvalues[-1]
     floor = largest * gramian.shape[0] * torch.finfo(gramian.dtype).eps
     ratio = largest / torch.maximum(eigenvalues[0], floor)

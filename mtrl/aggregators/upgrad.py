@@ -19,8 +19,8 @@ class UPGrad(WeightedAggregator):
     Source: Quinton, Rey, "Jacobian Descent for Multi-Objective Optimization", 2024, section 3. Differs from TorchJD,
     which returns the plain mean where the Jacobian's Frobenius norm is below 0.01; here nothing depends on the scale.
 
-    Cost: T quadratic problems between the tasks, solved at once: 1 to 9 factorisations of T^3 each on a CPU; on a
-    GPU up to 35.
+    Cost: T quadratic problems between the tasks, solved at once: 1 to 9 factorisations of T^3 each, or
+    up to 35.
     """
 
     @dataclass(frozen=True, kw_only=True)

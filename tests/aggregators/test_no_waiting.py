@@ -1,12 +1,16 @@
-"""No method asks the device for a value: on the device "meta", whose tensors have none, asking raises."""
+"""Off the CPU no method asks for a value, except where its problem is solved on the CPU: once an update.
+
+On the device "meta", whose tensors have no values, asking raises.
+"""
+
+from typing import Any
 
 import pytest
 import torch
 
 from mtrl.aggregators import REGISTRY, make, names
 from mtrl.aggregators.base import Aggregator, apply
-from mtrl.aggregators.eigen import eigh
-from mtrl.aggregators.solvers import is_known
+from mtrl.aggregators.host import Solver, example, on_host, recorded_by
 from mtrl.aggregators.system import GradientSystem, condition_number, cosines, gramian
 from mtrl.gradients import measure
 from mtrl.registry import resolve
@@ -28,6 +32,24 @@ OPTIONS = {
 WAYS = [(name, options) for name in names() for options in [{}, *OPTIONS.get(name, [])]]
 
 
+SOLVED_ON_HOST = {
+    *("aligned", "aligned_ub", "cagrad", "config", "dualproj", "fairgrad", "gradvac", "imtl_g"),
+    *("mgda", "nash", "pcgrad", "sdmgrad", "upgrad"),
+}
+
+
+class Visits:
+    """Counts the visits to the CPU, without going there."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def call(self, solver: Solver, arguments: tuple[Any, ...]) -> Any:
+        self.count += 1
+        result = example(solver, arguments)
+        return tuple(leaf.to(META) for leaf in result) if isinstance(result, tuple) else result.to(META)
+
+
 def update(aggregator: Aggregator) -> tuple[torch.Tensor, ...]:
     rows = (torch.empty(NUM_TASKS, 4, 3, device=META), torch.empty(NUM_TASKS, device=META))
     losses = torch.empty(NUM_TASKS, device=META)
@@ -44,15 +66,17 @@ def test_asking_is_noticed():
         bool(flag)
     with pytest.raises(NotImplementedError, match="meta"):
         torch.ones(3, device=META).nonzero()
-    assert is_known(flag) is False
 
 
 @pytest.mark.parametrize(("name", "options"), WAYS)
-def test_no_method_asks(name, options):
+def test_no_method_asks_but_those_that_are_solved_on_the_cpu_and_they_once(name, options):
     aggregator = make(name, **options)
     aggregator.setup(NUM_TASKS, [torch.Size([4, 3]), torch.Size([])], META)
-    direction = update(aggregator)
+    visits = Visits()
+    with recorded_by(visits):
+        direction = update(aggregator)
     assert [(leaf.shape, leaf.device) for leaf in direction] == [((4, 3), META), ((), META)]
+    assert visits.count == (2 if "combined" in options else name in SOLVED_ON_HOST)
 
 
 def test_the_ways_through_the_methods_are_spelt_as_they_are():
@@ -60,9 +84,25 @@ def test_the_ways_through_the_methods_are_spelt_as_they_are():
         assert options.keys() <= resolve(REGISTRY, "aggregator", name).Config.__dataclass_fields__.keys()
 
 
-def test_no_diagnosis_asks():
+def test_no_diagnosis_asks_but_for_its_condition_number():
     rows = (torch.empty(NUM_TASKS, 4, 3, device=META), torch.empty(NUM_TASKS, device=META))
     products = gramian(rows)
-    assert condition_number(products).device == cosines(products).device == META
-    assert [part.shape for part in eigh(products)] == [(3,), (3, 3)]
-    assert measure(rows)["condition_number"].device == META
+    visits = Visits()
+    with recorded_by(visits):
+        assert condition_number(products).device == cosines(products).device == META
+        assert measure(rows)["condition_number"].device == META
+    assert visits.count == 2
+
+
+def test_what_is_solved_on_the_cpu_comes_back():
+    seen = []
+
+    @on_host
+    def halve(matrix: torch.Tensor, factor: float) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append((matrix.device.type, factor))
+        return matrix / 2, matrix.sum(0)
+
+    assert torch.equal(halve(torch.ones(2, 2), 3.0)[1], torch.full((2,), 2.0))
+    with pytest.raises(NotImplementedError, match="meta"):  # which has nothing to give
+        halve(torch.ones(2, 2, device=META), 3.0)
+    assert seen == [("cpu", 3.0)]
