@@ -64,7 +64,7 @@ class Update(NamedTuple):
     weights: Float[Tensor, " task"] | None
     nonfinite: Tensor
     """(task,) bool: tasks whose loss or gradient is not finite. Such an update must not be applied. Where a method sees
-    only losses and they are finite, but not the gradient of their sum, all tasks are flagged."""
+    only losses, the gradient of their sum has not been looked at."""
 
 
 @runtime_checkable
@@ -250,16 +250,13 @@ def _weigh_losses(
     assert weights is not None, "a method that sees no gradients of the shared parameters returns weights"
     weighted = (losses * weights.to(losses.dtype)).sum()
     direction = torch.autograd.grad(weighted, list(shared.values()), materialize_grads=True)
-    # One backward pass does not tell whose gradient broke the sum: flag all tasks unless one is known to be at fault.
-    largest = torch.stack([leaf.abs().amax() for leaf in direction])  # `isfinite` of all entries takes 7 times as long
-    unexplained = ~largest.isfinite().all() & ~nonfinite.any()
     return Update(
         losses.detach(),
         dict(zip(shared, direction, strict=True)),
         gradients,
         {name: value.detach() for name, value in metrics.items()},
         weights,
-        nonfinite | unexplained,
+        nonfinite,
     )
 
 

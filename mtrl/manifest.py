@@ -12,7 +12,7 @@ from mtrl.segments import Piece, Segment
 
 NAME = "manifest.json"
 
-FORMAT = 3
+FORMAT = 4
 """Changes when an older version could not read a checkpoint. Format 1 had no manifest."""
 
 _SEAL = "sha256"

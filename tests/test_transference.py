@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from mtrl.agents.component import Component
+from mtrl.agents.flat import flatten
 from mtrl.checkpoint import latest
 from mtrl.gradients import losses_at, task_gradients
 from mtrl.signals import StopRequest
@@ -131,7 +132,7 @@ def losses_after_a_real_step(component: Component, loss, frozen, source: int) ->
     together = [leaf[source].contiguous() for leaf in gradients.shared.values()] + private
     norm = torch.nn.utils.get_total_norm(together)
     clip = (stepped.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-    stepped.adam.step([leaf * clip for leaf in together], torch.tensor(True))
+    stepped.adam.step(clip * flatten(together), torch.tensor(True))
     return losses_at(loss, stepped.shared, component.private, frozen)
 
 

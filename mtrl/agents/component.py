@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.func import vmap
 
+from mtrl.agents.adam import Adam
+from mtrl.agents.flat import FlatParameters, flatten
 from mtrl.aggregators.base import Aggregator, Need
 from mtrl.aggregators.system import GradientSystem, gramian
 from mtrl.gradients import (
@@ -36,49 +38,6 @@ class MakeNetwork(Protocol):
         ...
 
 
-class Adam:
-    """Adam that leaves parameters and moments as they are where a flag on the device says so, without asking it."""
-
-    def __init__(self, leaves: list[Tensor], lr: float, eps: float) -> None:
-        self.leaves = leaves
-        self.lr = lr
-        self.optimizer = torch.optim.Adam(leaves, lr=lr, eps=eps, fused=True)
-
-    def moments(self) -> list[Tensor]:
-        """Return counts and moments, the optimiser's own tensors; zeros before the first step."""
-        if not self.optimizer.state:  # torch creates them in the first step, taken or not
-            no = torch.zeros((), dtype=torch.bool, device=self.leaves[0].device)
-            self.step([torch.zeros_like(leaf) for leaf in self.leaves], no)
-        return [value for leaf in self.leaves for value in self.optimizer.state[leaf].values()]
-
-    def displacement(self, gradients: Parameters, leaves: Parameters) -> Parameters:
-        """Return what one step from here would subtract from some leaves, for several gradients at once.
-
-        Args:
-            gradients: By name, (candidate, *shape).
-            leaves: The parameters they belong to, among this optimiser's.
-        """
-        options = self.optimizer.param_groups[0]
-        beta1, beta2 = options["betas"]
-        moves = {}
-        for name, gradient in gradients.items():
-            state = self.optimizer.state.get(leaves[name], {})  # empty before the first step
-            count = state.get("step", 0) + 1
-            mean = beta1 * state.get("exp_avg", 0.0) + (1 - beta1) * gradient
-            square = beta2 * state.get("exp_avg_sq", 0.0) + (1 - beta2) * gradient.square()
-            scale = (square / (1 - beta2**count)).sqrt() + options["eps"]
-            moves[name] = options["lr"] / (1 - beta1**count) * mean / scale
-        return moves
-
-    def step(self, gradients: list[Tensor], is_finite: Bool[Tensor, ""]) -> None:
-        """Take the step where `is_finite`, else none."""
-        for leaf, gradient in zip(self.leaves, gradients, strict=True):
-            leaf.grad = gradient
-        # Read by the fused kernel; torch's own GradScaler sets these two attributes to skip a step on the device.
-        vars(self.optimizer).update(found_inf=(~is_finite).float(), grad_scale=None)
-        self.optimizer.step()
-
-
 class Component:
     """A network whose shared parameters follow the aggregated direction and whose private ones their own task."""
 
@@ -103,9 +62,9 @@ class Component:
         self.max_grad_norm = max_grad_norm
         self.stopwatch = stopwatch
         shared, private = network.init(torch_generator(seed, name))
-        self.shared: Parameters = {key: leaf.to(device) for key, leaf in shared.items()}
-        self.private: Parameters = {key: leaf.to(device) for key, leaf in private.items()}
-        self.adam = Adam(self.leaves, lr, adam_eps)
+        self.parameters = FlatParameters(shared, private, device)
+        self.shared, self.private = self.parameters.shared, self.parameters.private
+        self.adam = Adam(self.parameters.flat, lr, adam_eps)
         self.generator = torch_generator(seed, "agent", f"{name}_aggregator", device=device)
         if aggregator.need == Need.REPRESENTATION and not self.probe(1):
             raise ValueError(f"{name}: the aggregator needs a network with encoder and heads, such as multi_head")
@@ -155,12 +114,10 @@ class Component:
             self._probe_for(frozen),
             self._displace,
         )
-        # The fused kernel reads gradients in the parameter's memory order, whatever their strides say.
-        gradients = [leaf.contiguous() for leaf in (*update.shared.values(), *update.private.values())]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        clip = self._clip(norm)
+        gradient = flatten([*update.shared.values(), *update.private.values()])
+        norm = gradient.norm()
         is_finite = may_step & ~update.nonfinite.any() & norm.isfinite()
-        self.adam.step([gradient * clip for gradient in gradients], is_finite)
+        self.adam.step(gradient.mul_(self._clip(norm)), is_finite)
         if self.aggregator.observes:
             self.aggregator.observe(losses_at(loss, self.shared, self.private, frozen))
         self._restore_buffers(is_finite)  # one bad batch must not stay in a moving average
@@ -176,15 +133,12 @@ class Component:
 
     def copy_learned(self) -> list[Tensor]:
         """Return copies of parameters and optimiser, to be put back by `undo`."""
-        return [tensor.clone() for tensor in self._learned()]
+        return [tensor.clone() for tensor in self.adam.tensors()]
 
     def undo(self, before: list[Tensor], keep: Bool[Tensor, ""]) -> None:
         """Take the last `descend` back, with what `copy_learned` returned before it, except where `keep`."""
         self._restore_buffers(keep)
-        _restore(self._learned(), before, keep)
-
-    def _learned(self) -> list[Tensor]:
-        return [*self.leaves, *self.adam.moments()]
+        _restore(self.adam.tensors(), before, keep)
 
     def _restore_buffers(self, keep: Bool[Tensor, ""]) -> None:
         """Make the aggregator forget the last `descend`, except where `keep`."""
@@ -234,7 +188,8 @@ class Component:
         squares = [leaf.square().flatten(1).sum(1) for leaf in (*directions.values(), *private.values())]
         clip = self._clip(torch.stack(torch.broadcast_tensors(*squares)).sum(0).sqrt())
         clipped = {name: leaf * clip.view(-1, *[1] * (leaf.dim() - 1)) for name, leaf in directions.items()}
-        return self.adam.displacement(clipped, self.shared)
+        mean, square = (self.parameters.views(self.adam.state[name])[0] for name in ("exp_avg", "exp_avg_sq"))
+        return {name: self.adam.moves(mean[name], square[name], leaf) for name, leaf in clipped.items()}
 
     def _clip(self, norm: Tensor) -> Tensor:
         """Return the factors that bring gradients of these norms to the greatest one allowed."""
@@ -249,7 +204,7 @@ class Component:
         return {
             "shared": self.shared,
             "private": self.private,
-            "optimizer": self.adam.optimizer.state_dict(),
+            "optimizer": self.adam.state,
             "aggregator": self.aggregator.state_dict(),
             "generator": self.generator.get_state(),
         }
@@ -258,7 +213,7 @@ class Component:
         """Restore `state_dict`'s result, of which `check_state` has seen names and shapes."""
         copy_into(self.shared, state["shared"])
         copy_into(self.private, state["private"])
-        self.adam.optimizer.load_state_dict(state["optimizer"])
+        copy_into(self.adam.state, state["optimizer"])
         self.aggregator.load_state_dict(state["aggregator"])
         load_generator(self.generator, state["generator"])
 
@@ -279,8 +234,8 @@ def copy_into(own: Parameters, saved: Parameters) -> None:
 def check_state(own: Any, saved: Any, where: str = "state") -> None:
     """Raise a ValueError unless `saved` has the names and the tensor shapes of `own`, before anything is copied.
 
-    Optimiser and aggregator states are left to torch's own strict loading, since theirs depend on their progress;
-    random streams, the only bytes, have states of another length on another kind of device.
+    Aggregator states are left to torch's own strict loading; random streams, the only bytes, have states of another
+    length on another kind of device.
     """
     if isinstance(own, Tensor):
         if own.dtype != torch.uint8 and own.shape != saved.shape:
@@ -289,5 +244,5 @@ def check_state(own: Any, saved: Any, where: str = "state") -> None:
         if own.keys() != saved.keys():
             raise ValueError(f"{where} differs between agent and state in {sorted(own.keys() ^ saved.keys())}")
         for name, value in own.items():
-            if name not in ("optimizer", "aggregator"):
+            if name != "aggregator":
                 check_state(value, saved[name], f"{where}.{name}")

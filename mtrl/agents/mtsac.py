@@ -8,7 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.func import vmap
 
-from mtrl.agents.component import Adam, Component, MakeNetwork, check_state, copy_into
+from mtrl.agents.adam import Adam
+from mtrl.agents.component import Component, MakeNetwork, check_state, copy_into
+from mtrl.agents.flat import FlatParameters
 from mtrl.agents.losses import actor_loss, critic_loss, split_policy, squashed_sample, td_target, temperature_gradient
 from mtrl.agents.standardizer import Standardizer
 from mtrl.aggregators.base import Aggregator
@@ -138,10 +140,10 @@ class MTSAC:
         }
         self.actor = Component("actor", actor, actor_aggregator, lr=config.actor_lr, **common)
         self.critic = Component("critic", Ensemble(critic, size=2), critic_aggregator, lr=config.critic_lr, **common)
-        self.target_shared = {name: leaf.clone() for name, leaf in self.critic.shared.items()}
-        self.target_private = {name: leaf.clone() for name, leaf in self.critic.private.items()}
+        self.target = FlatParameters(self.critic.shared, self.critic.private, device)
+        self.target_shared, self.target_private = self.target.shared, self.target.private
         self.log_alpha = torch.full((spec.num_tasks,), config.initial_temperature, device=device).log()
-        self.temperature_adam = Adam([self.log_alpha], config.temperature_lr, config.adam_eps)
+        self.temperature_adam = Adam(self.log_alpha, config.temperature_lr, config.adam_eps)
         self.generators = {name: torch_generator(seed, "agent", name, device=device) for name in ("act", "update")}
         self._streams_before = [stream.get_state() for stream in self._streams()]
         """States of the random streams of updates before the last one."""
@@ -191,7 +193,7 @@ class MTSAC:
             gradient = temperature_gradient(actor.metrics["log_prob"], self.target_entropy)
             if self.config.temperatures == "shared":  # copies of one number that take the same steps
                 gradient = gradient.mean().expand_as(gradient).contiguous()
-            self.temperature_adam.step([gradient], is_finite & gradient.isfinite().all())
+            self.temperature_adam.step(gradient, is_finite & gradient.isfinite().all())
         with self.stopwatch("critic"):
             self.critic.undo(before, is_finite)
             self._move_targets(is_finite)
@@ -270,10 +272,7 @@ class MTSAC:
 
     def _move_targets(self, is_finite: Bool[Tensor, ""]) -> None:
         """Move the target critics by tau towards the online ones."""
-        targets = [*self.target_shared.values(), *self.target_private.values()]
-        weight = self.config.tau * is_finite
-        for target, online in zip(targets, self.critic.leaves, strict=True):
-            target.lerp_(online, weight)
+        self.target.flat.lerp_(self.critic.parameters.flat, self.config.tau * is_finite)
 
     # ------------------------------------------------------------------------------------------- state on disk
 
@@ -285,7 +284,7 @@ class MTSAC:
             "target": {"shared": self.target_shared, "private": self.target_private},
             "temperature": {
                 "log_alpha": self.log_alpha,
-                "optimizer": self.temperature_adam.optimizer.state_dict(),
+                "optimizer": self.temperature_adam.state,
             },
             "standardizer": self.standardize.state_dict(),
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
@@ -309,7 +308,7 @@ class MTSAC:
         copy_into(self.target_shared, state["target"]["shared"])
         copy_into(self.target_private, state["target"]["private"])
         copy_into({"log_alpha": self.log_alpha}, {"log_alpha": state["temperature"]["log_alpha"]})
-        self.temperature_adam.optimizer.load_state_dict(state["temperature"]["optimizer"])
+        copy_into(self.temperature_adam.state, state["temperature"]["optimizer"])
         self.standardize.load_state_dict(state["standardizer"])
         for name, generator in self.generators.items():
             load_generator(generator, state["generators"][name])

@@ -101,5 +101,8 @@ def parameters(agent: MTSAC) -> dict[str, Tensor]:
     return {path: leaf for path, leaf in snapshot(agent).items() if any(part in path for part in learned)}
 
 
-def optimizers(agent: MTSAC) -> list[torch.optim.Adam]:
-    return [adam.optimizer for adam in (agent.actor.adam, agent.critic.adam, agent.temperature_adam)]
+def moments(agent: MTSAC) -> list[Tensor]:
+    """Return counts and moments of all optimisers."""
+    return [
+        state for adam in (agent.actor.adam, agent.critic.adam, agent.temperature_adam) for state in adam.state.values()
+    ]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import mtrl
 from mtrl import cli
+from mtrl.agents.flat import flatten
 from mtrl.aggregators import make
 from mtrl.aggregators.it_mtl import ITMTL, helpful
 from mtrl.aggregators.system import GradientSystem, gramian
@@ -286,7 +287,7 @@ def test_lookahead_by_the_optimizer_takes_the_step_that_leads_furthest_down():
             stepped = copy.deepcopy(critic)
             direction = [leaf[list(subset)].sum(0) / 3 for leaf in gradients.shared.values()]
             clip = (0.5 / torch.nn.utils.get_total_norm(direction)).clamp(max=1)
-            stepped.adam.step([clip * leaf for leaf in direction], torch.tensor(True))
+            stepped.adam.step(clip * flatten(direction), torch.tensor(True))
             after = losses_at(loss, stepped.shared, {}, inputs)
             gains[subset] = float(((gradients.losses - after) / gradients.losses).sum())
         update, _, _ = critic.descend(loss, inputs, torch.tensor(True))
