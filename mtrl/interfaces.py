@@ -211,10 +211,18 @@ class Agent(Protocol):
         """Return everything that `load_state_dict` needs to continue exactly."""
         ...
 
-    def state_before_update(self) -> dict[str, Any]:
-        """Return what `state_dict` returned before the last update, where that one was not finite.
+    def streams(self) -> list[torch.Generator]:
+        """Return the random streams that updates draw from."""
+        ...
 
-        Only random streams differ then: the same batch repeats the update from there.
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors that updates change, themselves: from these and the streams an update can be repeated."""
+        ...
+
+    def state_with_streams(self, streams: Sequence[Tensor]) -> dict[str, Any]:
+        """Return `state_dict` with other states of the `streams`.
+
+        With those from before an update that was not finite it is the state before it: nothing else has changed.
         """
         ...
 

@@ -1,15 +1,17 @@
 """Learning: draw a batch, update the agent, and see to it that nothing is learned from broken numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mtrl.interfaces import Agent, Metrics
 from mtrl.nonfinite import NonFiniteError, NonFiniteUpdates, keep_update
 from mtrl.profiling import UpdateProfile
+from mtrl.recording import Repeated
 from mtrl.replay import Replay
 from mtrl.schedule import Config
 from mtrl.timing import Stopwatch
@@ -30,6 +32,7 @@ class Learner:
         task_names: Sequence[str],
         run_dir: Path,
         stopwatch: Stopwatch,
+        warn: Callable[[str], None],
     ) -> None:
         """Join agent and replay; batches have `batch_size` transitions of every task and come to `device`."""
         self.config = config
@@ -41,8 +44,18 @@ class Learner:
         self._stopwatch = stopwatch
         self._metrics: Metrics = {}
         self._batch: Any = None
-        """Of the last update."""
-        self._nonfinite = NonFiniteUpdates(task_names)
+        self._streams_before: list[Tensor] = []
+        """Of the last update, and before it."""
+        self._nonfinite = NonFiniteUpdates(task_names, device)
+        self._learn: Callable[[], tuple[Any, Metrics]] = self._compute
+        if config.compile == "auto":
+            self._learn = Repeated(
+                self._compute,
+                tensors=lambda: [*agent.tensors(), *self._nonfinite.tensors()],
+                streams=lambda: [*agent.streams(), *replay.streams()],
+                device=device,
+                warn=warn,
+            )
         self._transference = Average()
         self._profile: UpdateProfile | None = None
 
@@ -61,11 +74,10 @@ class Learner:
         Raises:
             NonFiniteError: A loss, gradient or temperature is not finite, and the run is not told to skip.
         """
-        with self._stopwatch("replay"):
-            self._batch = self._sample()
-        self._metrics = self.agent.update(self._batch)
+        self._streams_before = [stream.get_state() for stream in self.agent.streams()]
+        with self._stopwatch("update"):
+            self._batch, self._metrics = self._learn()
         self.update_count += 1
-        self._nonfinite.note(self._metrics, self.update_count)
         if self._device.type == "cpu":  # elsewhere asking costs a synchronisation, so it waits for the next record
             self.check_finite()
         every = self.config.transference_every
@@ -74,6 +86,14 @@ class Learner:
                 self._transference.add(self.agent.transference(self._diagnostic_batch()))
         if self._profile is not None:
             self._profile.after_update()
+
+    def _compute(self) -> tuple[Any, Metrics]:
+        """Draw a batch and learn from it; nothing but tensors takes part."""
+        with self._stopwatch("replay"):
+            batch = self._sample()
+        metrics = self.agent.update(batch)
+        self._nonfinite.note(metrics)
+        return batch, metrics
 
     def check_finite(self) -> None:
         """Raise or count if any update since the last check met a number that is not finite.
@@ -86,7 +106,15 @@ class Learner:
         if not count:
             return
         folder = self._run_dir / "nonfinite"
-        remark = keep_update(folder, self.update_count, self.agent, self._batch, self._metrics, self._task_names)
+        remark = keep_update(
+            folder,
+            self.update_count,
+            self.agent,
+            self._streams_before,
+            self._batch,
+            self._metrics,
+            self._task_names,
+        )
         if self.config.on_nonfinite != "skip":
             raise NonFiniteError(f"{found} (--on-nonfinite skip leaves such updates out)\n{remark}")
 
@@ -118,6 +146,7 @@ class Learner:
         """Continue from there."""
         self.update_count, self.skipped_updates = state["update_count"], state["skipped_updates"]
         self._metrics = {name: value.to(self._device) for name, value in state["metrics"].items()}
+        self._nonfinite = NonFiniteUpdates(self._task_names, self._device, self.update_count)
         self._transference.load_state_dict(state["transference"], self._device)
 
     def _sample(self) -> Any:

@@ -1,11 +1,13 @@
-"""Memory: how much is free, and keeping what was freed."""
+"""Memory: how much is free, keeping what was freed, and the way to a GPU's."""
 
 import ctypes
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 # Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -28,6 +30,12 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _GIBIBYTE)) and bool(mallopt(_M_TRIM_THRESHOLD, 2 * _GIBIBYTE - 1))
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """Return the array on the device, to which it is on its way: nobody waits. On the CPU nothing is copied."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def free_bytes(device: torch.device) -> int:

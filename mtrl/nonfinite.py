@@ -88,24 +88,28 @@ def _check(quantity: str, values: np.ndarray, task_names: Sequence[str], error: 
 class NonFiniteUpdates:
     """Counts the updates that met a number that is not finite, on their device: asking it would wait for it."""
 
-    def __init__(self, task_names: Sequence[str]) -> None:
+    def __init__(self, task_names: Sequence[str], device: torch.device, update_count: int = 0) -> None:
+        """Begin after so many updates, whose metrics are on `device`."""
         self._task_names = task_names
-        self._start()
-
-    def _start(self) -> None:
         self._flags: dict[str, Tensor] = {}
-        self._count: Tensor | int = 0
-        self._first: Tensor | int = 0
+        self._number = torch.tensor(update_count, device=device)
+        """Of the last update, counted from 1."""
+        self._first, self._count = torch.zeros_like(self._number), torch.zeros_like(self._number)
 
-    def note(self, metrics: Metrics, number: int) -> None:
-        """Take in what the update of that number, counted from 1, found."""
-        is_bad: Tensor | None = None
-        for quantity, flags in _flagged(metrics):
-            self._flags[quantity] = self._flags[quantity] | flags if quantity in self._flags else flags
-            is_bad = flags.any() if is_bad is None else is_bad | flags.any()
-        if is_bad is not None:
-            self._first = self._first + number * (is_bad & (self._first == 0))
-            self._count = self._count + is_bad.long()
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors that `note` changes, themselves."""
+        return [self._number, self._first, self._count, *self._flags.values()]
+
+    def note(self, metrics: Metrics) -> None:
+        """Take in what the next update found."""
+        self._number += 1
+        found = dict(_flagged(metrics))
+        for quantity, flags in found.items():
+            self._flags.setdefault(quantity, torch.zeros_like(flags)).logical_or_(flags)
+        if found:
+            is_bad = torch.stack(list(found.values())).any()
+            self._first += self._number * (is_bad & (self._first == 0))
+            self._count += is_bad
 
     def pop(self) -> tuple[int, str]:
         """Return how many updates since the last call met such numbers, and in words which; waits for the device."""
@@ -115,7 +119,8 @@ class NonFiniteUpdates:
         first = f"update {int(self._first):,}"
         updates = first if count == 1 else f"{count:,} updates (the first: {first})"
         where = "; ".join(self._name(quantity, flags) for quantity, flags in self._flags.items() if flags.any())
-        self._start()
+        for leaf in (self._first, self._count, *self._flags.values()):
+            leaf.zero_()
         return count, f"not finite in {updates}: {where}"
 
     def _name(self, quantity: str, flags: Tensor) -> str:
@@ -123,7 +128,13 @@ class NonFiniteUpdates:
 
 
 def keep_update(
-    folder: Path, number: int, agent: Agent, batch: Batch, metrics: Metrics, task_names: Sequence[str]
+    folder: Path,
+    number: int,
+    agent: Agent,
+    streams: Sequence[Tensor],
+    batch: Batch,
+    metrics: Metrics,
+    task_names: Sequence[str],
 ) -> str:
     """Write what repeats the agent's last update, where it was not finite: its state before, and the batch.
 
@@ -133,6 +144,7 @@ def keep_update(
         folder: Where the run keeps them.
         number: Of the update.
         agent: As the update left it.
+        streams: States of the agent's random streams before it.
         batch: Of that update.
         metrics: Of that update.
         task_names: By the tasks' index.
@@ -149,7 +161,7 @@ def keep_update(
     partial = folder / f".partial-{file.name}"
     try:
         folder.mkdir(exist_ok=True)
-        state = agent.state_before_update()
+        state = agent.state_with_streams(streams)
         torch.save({"task_names": list(task_names), "batch": batch._asdict(), "agent": state}, partial)
         partial.replace(file)
     except (OSError, RuntimeError) as problem:  # torch's word for a full disk is the latter
@@ -177,8 +189,8 @@ def repeat_update(file: Path, agent: Agent, device: torch.device) -> tuple[Metri
 
 def _found_in(metrics: Metrics, task_names: Sequence[str]) -> str:
     """Return in words what was not finite in one update; nothing where all was. Waits for the device."""
-    update = NonFiniteUpdates(task_names)
-    update.note(metrics, 1)
+    update = NonFiniteUpdates(task_names, next(iter(metrics.values())).device)
+    update.note(metrics)
     return update.pop()[1].partition(": ")[2]
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 
 from mtrl.interfaces import Batch, EnvSpec, Step
-from mtrl.memory import free_bytes
+from mtrl.memory import free_bytes, to_device
 from mtrl.reward_normalizer import RewardNormalizer
 from mtrl.seeding import load_generator, torch_generator
 
@@ -58,10 +58,13 @@ class Replay:
         _check_memory(spec, capacity, device)
         # Not zeroed: the system hands out memory as rows are written, and no row is read before.
         self._storage = torch.empty(spec.num_tasks, capacity, sum(self._widths), device=device)
+        self._rows = self._storage.view(-1, sum(self._widths))
         self._tasks = torch.arange(spec.num_tasks, device=device)[:, None]
         self._generator = torch_generator(seed, "replay", device=device)
         # Kept on the host: how many rows were ever added, per task. Row n lies in slot n % capacity.
         self._added = np.zeros(spec.num_tasks, dtype=np.int64)
+        self._sizes = torch.zeros(spec.num_tasks, 1, dtype=torch.int64, device=device)
+        """`size`, on the device."""
         self.largest_reward = np.zeros(spec.num_tasks)
         """Greatest absolute reward of each task that was ever stored, as it was stored."""
 
@@ -97,9 +100,8 @@ class Replay:
         ahead = np.cumsum(step.valid, axis=1)[valid] - 1
         slot = (self._added[task] + ahead) % self.capacity
         device = self._storage.device
-        index = torch.from_numpy(task).to(device), torch.from_numpy(slot).to(device)
-        self._storage[index] = torch.from_numpy(rows[valid]).to(device)
-        self._added += step.valid.sum(1)
+        self._rows.index_copy_(0, to_device(task * self.capacity + slot, device), to_device(rows[valid], device))
+        self._count(step.valid.sum(1))
 
     def sample(self, batch_size: int) -> Batch:
         """Draw `batch_size` transitions of every task, uniformly and with replacement, independently per task.
@@ -111,10 +113,9 @@ class Replay:
             raise ValueError(f"task {int(self._added.argmin())} has no transition to sample from")
         device = self._storage.device
         num_tasks = len(self._added)
-        size = torch.from_numpy(self.size).to(device)[:, None]
         # float64: float32 has too few bits for uniform indices into large buffers.
         uniform = torch.rand(num_tasks, batch_size, generator=self._generator, device=device, dtype=torch.float64)
-        rows = self._storage[self._tasks, (uniform * size).long()]
+        rows = self._storage[self._tasks, (uniform * self._sizes).long()]
         obs, action, reward, next_obs, terminated = rows.split(self._widths, dim=-1)
         return Batch(
             obs, action, reward.squeeze(-1), next_obs, terminated.squeeze(-1), self._tasks.expand(-1, batch_size)
@@ -153,9 +154,21 @@ class Replay:
             raise ValueError(f"a replay of {names} = {found} does not fit into one of {own}")
         if self._normalize_reward:
             self._normalize_reward.load_state_dict(state["reward"])
-        self._added = state["added"].numpy().copy()
+        self._added[:] = 0
+        self._count(state["added"].numpy())
         self.largest_reward = state["largest_reward"].copy()
         load_generator(self._generator, state["generator"])
+
+    def streams(self) -> list[torch.Generator]:
+        """Return the random stream that samples are drawn with."""
+        return [self._generator]
+
+    def _count(self, added: Int[np.ndarray, " task"]) -> None:
+        """Count further rows."""
+        before = self.size
+        self._added += added
+        if (self.size != before).any():
+            self._sizes.copy_(to_device(self.size[:, None], self._sizes.device))
 
     @property
     def row_bytes(self) -> int:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mtrl import checkpoint
 from mtrl.divergence import ValueWatch
@@ -19,6 +18,7 @@ from mtrl.evaluator import MakeEnv, evaluate, spread_goals
 from mtrl.files import StorageError
 from mtrl.interfaces import Agent, BrokenEnvError, Step, VectorEnv
 from mtrl.learner import Learner
+from mtrl.memory import to_device
 from mtrl.nonfinite import (
     NonFiniteActionError,
     NonFiniteError,
@@ -77,6 +77,7 @@ class Trainer:
             task_names=env.spec.task_names,
             run_dir=run_dir,
             stopwatch=stopwatch,
+            warn=lambda line: self._recorder.say(f"warning: {line}"),
         )
         self.step_count = 0
         """Environment steps so far, summed over tasks."""
@@ -301,7 +302,7 @@ class Trainer:
         if self._is_warming_up():
             shape = (spec.num_tasks, spec.envs_per_task, spec.action_dim)
             return self._warmup_generator.uniform(-1, 1, shape).astype(np.float32)
-        return self.agent.act(self._to_device(self.obs)).cpu().numpy()
+        return self.agent.act(to_device(self.obs, self.device)).cpu().numpy()
 
     def _is_warming_up(self) -> bool:
         return self.step_count < self.config.warmup_steps * self.env.spec.num_tasks
@@ -362,10 +363,7 @@ class Trainer:
         """
         if self._stop.reason is not None:
             raise _StoppedError
-        return self.agent.act_deterministic(self._to_device(obs)).cpu().numpy()
-
-    def _to_device(self, obs: Float[np.ndarray, "task env obs"]) -> Tensor:
-        return torch.from_numpy(obs).to(self.device)
+        return self.agent.act_deterministic(to_device(obs, self.device)).cpu().numpy()
 
     # ------------------------------------------------------------------------------------------------------ state
 

@@ -75,15 +75,17 @@ def test_actions_are_told_from_what_environments_return():
 
 
 def test_updates_looked_at_late_are_counted_and_the_first_is_named():
-    updates = NonFiniteUpdates(TASKS)
+    updates = NonFiniteUpdates(TASKS, torch.device("cpu"), update_count=6)
     no, east, south = (torch.tensor(flags) for flags in ([0, 0, 0], [0, 1, 0], [0, 0, 1]))
     finite, nan = torch.zeros(3), torch.tensor([0, torch.nan, 0])
     found = [(no, finite, no), (east, nan, no), (east, nan, no), (no, finite, south), (south, finite, no)]
-    for number, (critic, critic_loss, actor) in enumerate(found, start=7):
+    for critic, critic_loss, actor in found:
         metrics = {"critic_nonfinite": critic.bool(), "critic_loss": critic_loss, "actor_nonfinite": actor.bool()}
-        updates.note(metrics, number)
+        updates.note(metrics)
     assert updates.pop() == (
         4,
         "not finite in 4 updates (the first: update 8): critic loss of east; critic gradient of south; actor of south",
     )
     assert updates.pop() == (0, "")
+    updates.note({"critic_nonfinite": south.bool(), "critic_loss": finite})
+    assert updates.pop() == (1, "not finite in update 12: critic gradient of south")

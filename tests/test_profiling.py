@@ -14,7 +14,7 @@ from mtrl.timing import Stopwatch
 from scripts.compare_runs import differences
 from tests.small_runs import build, records, train
 
-ANY_SECTION = "critic", "actor", "aggregation", "replay", "acting", "environments"
+ANY_SECTION = "update", "critic", "actor", "aggregation", "replay", "acting", "environments"
 QUIET: dict[str, Any] = {
     "total_steps": 180,  # 45 vector steps, the update beside the 26th is the first
     "log_every": 200,
@@ -37,7 +37,15 @@ def test_the_trace_holds_the_updates_asked_for_and_what_came_between(tmp_path):
     # An update has two sections of the critic, one before and one after the actor's. The environments have a section
     # before it, where their step begins, and one after it, where that ends; the trace begins and ends with updates.
     counts = {name: len(ranges(tmp_path / "run", name)) for name in ANY_SECTION}
-    assert counts == {"critic": 6, "actor": 3, "aggregation": 6, "replay": 6, "acting": 3, "environments": 6}
+    assert counts == {
+        "update": 3,
+        "critic": 6,
+        "actor": 3,
+        "aggregation": 6,
+        "replay": 6,
+        "acting": 3,
+        "environments": 6,
+    }
     starts = [ranges(tmp_path / "run", name)[0] for name in ("environments", "replay", "acting", "critic", "actor")]
     assert starts == sorted(starts)
     names = {event["name"] for event in json.loads((tmp_path / "run" / "profile.json").read_text())["traceEvents"]}

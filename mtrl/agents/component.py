@@ -131,6 +131,10 @@ class Component:
             metrics[f"{self.name}_weight"] = update.weights
         return update, metrics, is_finite
 
+    def tensors(self) -> list[Tensor]:
+        """Return all that `descend` changes, itself."""
+        return [*self.adam.tensors(), *self.aggregator.buffers()]
+
     def copy_learned(self) -> list[Tensor]:
         """Return copies of parameters and optimiser, to be put back by `undo`."""
         return [tensor.clone() for tensor in self.adam.tensors()]

@@ -1,5 +1,6 @@
 """Multi-task soft actor-critic: one actor and twin critics for all tasks, task gradients through an aggregator."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -145,8 +146,6 @@ class MTSAC:
         self.log_alpha = torch.full((spec.num_tasks,), config.initial_temperature, device=device).log()
         self.temperature_adam = Adam(self.log_alpha, config.temperature_lr, config.adam_eps)
         self.generators = {name: torch_generator(seed, "agent", name, device=device) for name in ("act", "update")}
-        self._streams_before = [stream.get_state() for stream in self._streams()]
-        """States of the random streams of updates before the last one."""
 
     # ------------------------------------------------------------------------------------------------ acting
 
@@ -176,7 +175,6 @@ class MTSAC:
         What is not finite is not learned from: wherever it appears, nothing changes but the random streams.
         """
         generator = self.generators["update"]
-        self._streams_before = [stream.get_state() for stream in self._streams()]
         self.standardize.fit_once(batch.obs)
         batch = self._standardized(batch)
         with self.stopwatch("critic"):
@@ -266,10 +264,6 @@ class MTSAC:
     def _noise(self, obs: Tensor, generator: torch.Generator) -> Tensor:
         return torch.randn(*obs.shape[:-1], self.action_dim, generator=generator, device=obs.device)
 
-    def _streams(self) -> list[torch.Generator]:
-        """Return the random streams that updates draw from."""
-        return [self.generators["update"], self.critic.generator, self.actor.generator]
-
     def _move_targets(self, is_finite: Bool[Tensor, ""]) -> None:
         """Move the target critics by tau towards the online ones."""
         self.target.flat.lerp_(self.critic.parameters.flat, self.config.tau * is_finite)
@@ -290,10 +284,18 @@ class MTSAC:
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
         }
 
-    def state_before_update(self) -> dict[str, Any]:
-        """Return what `state_dict` would have before the last update, which was not finite and changed no more."""
+    def streams(self) -> list[torch.Generator]:
+        """Return the random streams that updates draw from."""
+        return [self.generators["update"], self.critic.generator, self.actor.generator]
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors that updates change, themselves."""
+        return [*self.actor.tensors(), *self.critic.tensors(), *self.temperature_adam.tensors(), self.target.flat]
+
+    def state_with_streams(self, streams: Sequence[Tensor]) -> dict[str, Any]:
+        """Return `state_dict` with other states of the `streams`."""
         state = self.state_dict()
-        state["generators"]["update"], state["critic"]["generator"], state["actor"]["generator"] = self._streams_before
+        state["generators"]["update"], state["critic"]["generator"], state["actor"]["generator"] = streams
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

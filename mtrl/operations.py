@@ -1,0 +1,46 @@
+"""The record of a function on the CPU: the operations of torch it comes down to, in order."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch.fx.experimental import proxy_tensor
+from torch.utils import _pytree as pytree
+
+from mtrl.aggregators.host import Solver, recorded_by
+
+Result = TypeVar("Result")
+
+
+class _Calls:
+    """Writes down what is solved in between as a call of its own, whose inside is not looked at."""
+
+    def call(self, solver: Solver, arguments: tuple[Any, ...]) -> Any:
+        mode = proxy_tensor.get_proxy_mode()
+        assert mode is not None, "operations are being written down"
+        proxies = pytree.tree_map(mode.tracer.unwrap_proxy, arguments)
+        with recorded_by(None), proxy_tensor.disable_proxy_modes_tracing():
+            result = solver(*arguments)
+        node = mode.tracer.create_proxy("call_function", solver, proxies, {})
+        return proxy_tensor.track_tensor_tree(result, node, constant=None, tracer=mode.tracer)
+
+
+def trace(function: Callable[[], Result], streams: Sequence[torch.Generator]) -> tuple[Result, Callable[[], Result]]:
+    """Call the function once, and return its result and what does the same again.
+
+    Args:
+        function: Of no arguments; it must not look at values of tensors, except inside functions that are `on_host`.
+        streams: Random streams it draws from; the record draws from them too.
+    """
+    del streams
+    results: list[Result] = []
+
+    def call() -> Result:
+        results.append(function())
+        return results[-1]
+
+    with recorded_by(_Calls()):
+        module = proxy_tensor.make_fx(call, tracing_mode="real")()
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return results[0], module

@@ -1,0 +1,184 @@
+"""Recorded updates are the updates themselves, bit for bit; what cannot be recorded is said, and computed as before."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+
+from mtrl import cuda_graphs, operations, recording
+from mtrl.agents.mtsac import MTSAC
+from mtrl.aggregators import names
+from mtrl.interfaces import Batch
+from mtrl.networks import REGISTRY
+from mtrl.recording import Repeated
+from tests import graphs_on_cpu
+from tests.agents.small_agent import batch_for, build, changed, snapshot
+from tests.aggregators.test_no_waiting import SOLVED_ON_HOST
+from tests.small_runs import train, train_in_parts
+
+CPU = torch.device("cpu")
+METHODS = [name for name in names() if name != "aligned_ub"]
+
+
+def refuse(sentence: str) -> None:
+    raise AssertionError(sentence)
+
+
+def state(agent: MTSAC) -> list[torch.Tensor]:
+    return [leaf.clone() for leaf in agent.tensors()] + [stream.get_state() for stream in agent.streams()]
+
+
+def put_back(agent: MTSAC, earlier: list[torch.Tensor]) -> None:
+    for leaf, value in zip(agent.tensors(), earlier, strict=False):
+        leaf.copy_(value)
+    for stream, value in zip(agent.streams(), earlier[len(agent.tensors()) :], strict=True):
+        stream.set_state(value)
+
+
+def repeated(agent: MTSAC, batch: Batch, **options) -> Repeated:
+    return Repeated(
+        lambda: agent.update(batch),
+        **({"tensors": agent.tensors, "streams": agent.streams, "device": CPU, "warn": refuse} | options),
+    )
+
+
+@pytest.mark.parametrize(
+    ("network_name", "method"),
+    [*itertools.product(REGISTRY, METHODS), ("multi_head", "aligned_ub")],
+)
+def test_recorded_updates_are_the_updates_bit_for_bit(monkeypatch, network_name, method):
+    monkeypatch.setitem(recording.RUNS_BEFORE, "cpu", 2)
+    agent, other = build(network_name, method), build(network_name, method)
+    place = Batch(*(leaf.clone() for leaf in batch_for(0)))
+    update = repeated(agent, place)
+    for step in range(8):  # two as they are, one recorded, one checked, four repeated
+        for leaf, value in zip(place, batch_for(step), strict=True):
+            leaf.copy_(value)
+        found, expected = update(), other.update(batch_for(step))
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert changed(snapshot(agent), snapshot(other)) == set()
+
+
+def test_a_record_is_used(monkeypatch):
+    monkeypatch.setitem(recording.RUNS_BEFORE, "cpu", 1)
+    calls = []
+    agent, batch = build(method="aligned"), batch_for(0)
+    update = repeated(agent, batch)
+    update._function = lambda: calls.append(1) or agent.update(batch)
+    for _ in range(9):
+        update()
+    assert len(calls) == 3  # one as it is, one to record, one to check
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_graphs_cut_where_the_cpu_is_asked_give_the_same_updates(monkeypatch, method):
+    stream = graphs_on_cpu.install(monkeypatch)
+    agent, other = build("multi_head", method), build("multi_head", method)
+    place = Batch(*(leaf.clone() for leaf in batch_for(0)))
+    for step in range(2):
+        agent.update(batch_for(step))
+        other.update(batch_for(step))
+    before = state(agent)
+    graphs: list = []
+    capture_end = graphs_on_cpu.Graph.capture_end
+
+    def end_and_put_back(graph):  # a GPU computes nothing while it is recorded
+        capture_end(graph)
+        graphs.append(graph)
+
+    monkeypatch.setattr(graphs_on_cpu.Graph, "capture_end", end_and_put_back)
+    calls = []
+
+    def update():
+        calls.append(1)
+        if len(calls) == 2:  # the recording is over, this is the call itself
+            put_back(agent, before)
+        return agent.update(place)
+
+    for leaf, value in zip(place, batch_for(2), strict=True):
+        leaf.copy_(value)
+    _, repeat = cuda_graphs.capture(update, agent.streams())
+    other.update(batch_for(2))
+    for step in range(3, 6):
+        for leaf, value in zip(place, batch_for(step), strict=True):
+            leaf.copy_(value)
+        found, expected = repeat(), other.update(batch_for(step))
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert changed(snapshot(agent), snapshot(other)) == set()
+    visits = 2 if method in SOLVED_ON_HOST else 0  # critic and actor
+    assert len(graphs) == visits + 1
+    assert stream.waits == 3 * visits
+
+
+def test_a_number_that_changes_outside_is_noticed(monkeypatch):
+    monkeypatch.setitem(recording.RUNS_BEFORE, "cpu", 1)
+    total, count, sentences = torch.zeros(()), [0], []
+
+    def add() -> torch.Tensor:
+        count[0] += 1
+        return total.add_(count[0]).clone()
+
+    adding = Repeated(add, tensors=lambda: [total], streams=list, device=CPU, warn=sentences.append)
+    assert [float(adding()) for _ in range(5)] == [1, 3, 6, 10, 15]
+    assert len(sentences) == 1
+    assert "comes out otherwise when it is repeated, by 0.3 of its change" in sentences[0]
+    assert "--compile off" in sentences[0]
+
+
+def test_other_random_numbers_are_noticed(monkeypatch):
+    monkeypatch.setitem(recording.RUNS_BEFORE, "cpu", 1)
+    stream = torch.Generator().manual_seed(0)
+    total, sentences = torch.zeros(()), []
+
+    def draw() -> torch.Tensor:
+        if operations.proxy_tensor.get_proxy_mode() is None:
+            return total.add_(torch.rand((), generator=stream))
+        return total.add_(torch.rand(2, generator=stream)[0])  # what is written down draws twice as many
+
+    drawing = Repeated(draw, tensors=lambda: [total], streams=lambda: [stream], device=CPU, warn=sentences.append)
+    for _ in range(3):
+        drawing()
+    assert len(sentences) == 1
+    assert "other random numbers" in sentences[0]
+
+
+def test_what_looks_at_values_is_not_recorded_and_nothing_is_lost(monkeypatch):
+    monkeypatch.setitem(recording.RUNS_BEFORE, "cpu", 1)
+    stream, total, sentences = torch.Generator().manual_seed(0), torch.zeros(()), []
+
+    def walk() -> torch.Tensor:
+        total.add_(torch.rand((), generator=stream))
+        return total.mul_(2) if total > 1 else total.clone()
+
+    walking = Repeated(walk, tensors=lambda: [total], streams=lambda: [stream], device=CPU, warn=sentences.append)
+    found = [float(walking()) for _ in range(6)]
+    stream.manual_seed(0)
+    total.zero_()
+    assert found == [float(walk()) for _ in range(6)]
+    assert len(sentences) == 1
+    assert sentences[0].startswith("the update cannot be recorded: ")
+
+
+@pytest.mark.parametrize("method", ["mean", "aligned", "nash"])
+def test_a_run_that_repeats_records_is_the_run_that_does_not(monkeypatch, tmp_path, method):
+    monkeypatch.setitem(recording.RUNS_BEFORE, "cpu", 3)
+    made = []
+    trace = operations.trace
+    monkeypatch.setattr(recording, "trace", lambda *args: made.append(1) or trace(*args))
+    found = train(tmp_path / "auto", aggregator=method)
+    resumed = train_in_parts(tmp_path / "parts", [200], aggregator=method)
+    assert len(made) == 3
+    expected = train(tmp_path / "off", aggregator=method, compile="off")
+    assert len(made) == 3
+    for trainer in (found, resumed):
+        assert trainer.learner.update_count == expected.learner.update_count > 20
+        assert all(torch.equal(a, b) for a, b in zip(trainer.agent.tensors(), expected.agent.tensors(), strict=True))
+
+
+def test_agents_with_records_can_be_copied():
+    agent = build(method="aligned")
+    agent.update(batch_for(0))
+    operations.trace(lambda: agent.update(batch_for(1)), agent.streams())
+    assert changed(snapshot(copy.deepcopy(agent)), snapshot(agent)) == set()
