@@ -191,6 +191,10 @@ class Agent(Protocol):
         """Start the random stream of exploring actions anew."""
         ...
 
+    def act_stream(self) -> torch.Generator:
+        """Return the random stream of exploring actions."""
+        ...
+
     def update(self, batch: Batch) -> Metrics:
         """Learn from one batch. No logging, no I/O, no synchronisation with the device.
 

@@ -47,15 +47,15 @@ class Learner:
         self._streams_before: list[Tensor] = []
         """Of the last update, and before it."""
         self._nonfinite = NonFiniteUpdates(task_names, device)
-        self._learn: Callable[[], tuple[Any, Metrics]] = self._compute
-        if config.compile == "auto":
-            self._learn = Repeated(
-                self._compute,
-                tensors=lambda: [*agent.tensors(), *self._nonfinite.tensors()],
-                streams=lambda: [*agent.streams(), *replay.streams()],
-                device=device,
-                warn=warn,
-            )
+        self._learn = Repeated(
+            "the update",
+            self._compute,
+            tensors=lambda: [*agent.tensors(), *self._nonfinite.tensors()],
+            streams=lambda: [*agent.streams(), *replay.streams()],
+            device=device,
+            is_recorded=config.compile == "auto",
+            warn=warn,
+        )
         self._transference = Average()
         self._profile: UpdateProfile | None = None
 

@@ -7,7 +7,7 @@ it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ Result = TypeVar("Result")
 
 RUNS_BEFORE = {"cuda": 3, "cpu": 200}
 """Calls before a record is made: what is allocated or decided once is settled then, and short runs need none."""
+
+_NEVER = -1
 
 LARGEST_DEVIATION = 0.05
 """Of what a call changes, on a GPU, where kernels may be chosen anew and sums ordered otherwise. A record that draws
@@ -34,25 +36,29 @@ class Repeated(Generic[Result]):
 
     def __init__(
         self,
+        name: str,
         function: Callable[[], Result],
         *,
         tensors: Callable[[], Sequence[Tensor]],
         streams: Callable[[], Sequence[torch.Generator]],
         device: torch.device,
+        is_recorded: bool,
         warn: Callable[[str], None],
     ) -> None:
         """Take the function and what it changes.
 
         Args:
+            name: What the function is, for a sentence.
             function: Called with no arguments; its result consists of tuples and dicts of tensors.
             tensors: Returns all tensors the function writes to and reads again.
             streams: Returns the random streams it draws from.
             device: Where it works.
+            is_recorded: False for the function alone.
             warn: Told, in a sentence, why the function is not repeated.
         """
-        self._function = function
+        self._name, self._function = name, function
         self._tensors, self._streams, self._device, self._warn = tensors, streams, device, warn
-        self._calls_left = RUNS_BEFORE[device.type]
+        self._calls_left = RUNS_BEFORE[device.type] if is_recorded else _NEVER
         self._record: Callable[[], Result] | None = None
         self._is_checked = False
 
@@ -63,7 +69,7 @@ class Repeated(Generic[Result]):
         if self._calls_left > 0:
             self._calls_left -= 1
             return self._function()
-        if self._calls_left < 0:  # there is no record
+        if self._calls_left == _NEVER:
             return self._function()
         return self._make() if self._record is None else self._check(self._record)
 
@@ -80,12 +86,12 @@ class Repeated(Generic[Result]):
     def _check(self, record: Callable[[], Result]) -> Result:
         """Call both from the same state; go on from where the function leads."""
         before = self._copy()
-        record()
+        found = [leaf.clone() for leaf in _tensors(record())]
         recorded = self._copy()
         self._restore(before)
         result = self._function()
         expected = self._copy()
-        deviation = _deviation(before[0], expected[0], recorded[0])
+        deviation = max(_deviation(before[0], expected[0], recorded[0]), _deviation([], _tensors(result), found))
         if not all(torch.equal(a, b) for a, b in zip(expected[1], recorded[1], strict=True)):
             return self._give_up("draws other random numbers when it is repeated", result)
         if not deviation <= (LARGEST_DEVIATION if self._device.type == "cuda" else 0.0):
@@ -94,8 +100,8 @@ class Repeated(Generic[Result]):
         return result
 
     def _give_up(self, reason: str, result: Result | None = None) -> Result:
-        self._record, self._calls_left = None, -1
-        self._warn(f"the update {reason.splitlines()[0][:300]}; it is computed step by step instead (--compile off)")
+        self._record, self._calls_left = None, _NEVER
+        self._warn(f"{self._name} {reason.splitlines()[0][:300]}; it is computed step by step instead (--compile off)")
         return self._function() if result is None else result
 
     def _copy(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -109,10 +115,23 @@ class Repeated(Generic[Result]):
 
 
 def _deviation(before: Sequence[Tensor], expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
-    """Return the length of expected - found relative to that of expected - before, 0 where nothing differs."""
+    """Return the length of expected - found relative to that of expected - before, 0 where nothing differs.
+
+    Without anything before, relative to expected itself.
+    """
     difference = _distance(expected, found)
-    return float(difference / _distance(expected, before)) if difference else 0.0
+    before = before or [torch.zeros_like(leaf) for leaf in expected]
+    return difference / _distance(expected, before) if difference else 0.0
 
 
-def _distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    return torch.stack([(a.double() - b.double()).norm() for a, b in zip(first, second, strict=True)]).norm()
+def _distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    """Return the length of the difference; of numbers that are not finite, only where they stand counts."""
+    lengths = [(a.double().nan_to_num() - b.double().nan_to_num()).norm() for a, b in zip(first, second, strict=True)]
+    return float(torch.stack(lengths).norm()) if lengths else 0.0
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    """Return the tensors in a tree of tuples and dicts."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    return [leaf for part in (tree.values() if isinstance(tree, dict) else tree) for leaf in _tensors(part)]

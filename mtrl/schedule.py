@@ -41,9 +41,9 @@ class Config:
     threads: int | None = None
     """CPU threads of the learner; by default torch decides."""
     compile: Literal["auto", "off"] = "auto"
-    """auto: record the update after the first ones and repeat the record, as CUDA graphs or as a list of operations; on
-    a CPU the results are the same bit for bit. It is checked, and where it cannot be done, a warning says so. off:
-    compute it step by step, for debugging."""
+    """auto: record the update and the policy after their first calls and repeat the records: CUDA graphs, or on a CPU
+    lists of operations, whose results are the same bit for bit. That is checked; where it cannot be done, a warning
+    says so. off: compute everything step by step, for debugging."""
     deterministic: bool = False
     """Whether a GPU may only use algorithms that give the same bits every time; slower. A CPU always does."""
     eval_every: int = 200_000

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 
 from mtrl import checkpoint
+from mtrl.acting import Explorer
 from mtrl.divergence import ValueWatch
 from mtrl.episodes import EpisodeStatistics
 from mtrl.evaluator import MakeEnv, evaluate, spread_goals
@@ -68,6 +69,8 @@ class Trainer:
         self.device = device
         self.run_dir = run_dir
         self.stopwatch = stopwatch
+        tell = {"warn": lambda line: self._recorder.say(f"warning: {line}")}
+        self._explore = Explorer(agent, env.spec, device, is_recorded=config.compile == "auto", **tell)
         self.learner = Learner(
             config,
             agent,
@@ -77,7 +80,7 @@ class Trainer:
             task_names=env.spec.task_names,
             run_dir=run_dir,
             stopwatch=stopwatch,
-            warn=lambda line: self._recorder.say(f"warning: {line}"),
+            **tell,
         )
         self.step_count = 0
         """Environment steps so far, summed over tasks."""
@@ -302,7 +305,7 @@ class Trainer:
         if self._is_warming_up():
             shape = (spec.num_tasks, spec.envs_per_task, spec.action_dim)
             return self._warmup_generator.uniform(-1, 1, shape).astype(np.float32)
-        return self.agent.act(to_device(self.obs, self.device)).cpu().numpy()
+        return self._explore(self.obs)
 
     def _is_warming_up(self) -> bool:
         return self.step_count < self.config.warmup_steps * self.env.spec.num_tasks

@@ -3,13 +3,15 @@
 import copy
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
 from mtrl import cuda_graphs, operations, recording
+from mtrl.acting import Explorer
 from mtrl.agents.mtsac import MTSAC
 from mtrl.aggregators import names
-from mtrl.interfaces import Batch
+from mtrl.interfaces import Batch, EnvSpec
 from mtrl.networks import REGISTRY
 from mtrl.recording import Repeated
 from tests import graphs_on_cpu
@@ -18,6 +20,7 @@ from tests.aggregators.test_no_waiting import SOLVED_ON_HOST
 from tests.small_runs import train, train_in_parts
 
 CPU = torch.device("cpu")
+SPEC = EnvSpec(task_names=("a", "b", "c"), envs_per_task=2, obs_dim=5, action_dim=2, max_episode_steps=9, num_goals=1)
 METHODS = [name for name in names() if name != "aligned_ub"]
 
 
@@ -37,10 +40,13 @@ def put_back(agent: MTSAC, earlier: list[torch.Tensor]) -> None:
 
 
 def repeated(agent: MTSAC, batch: Batch, **options) -> Repeated:
-    return Repeated(
-        lambda: agent.update(batch),
-        **({"tensors": agent.tensors, "streams": agent.streams, "device": CPU, "warn": refuse} | options),
+    return of(
+        lambda: agent.update(batch), **{"tensors": agent.tensors, "streams": agent.streams, "warn": refuse} | options
     )
+
+
+def of(function, **options) -> Repeated:
+    return Repeated("the update", function, **{"streams": list, "device": CPU, "is_recorded": True} | options)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +126,7 @@ def test_a_number_that_changes_outside_is_noticed(monkeypatch):
         count[0] += 1
         return total.add_(count[0]).clone()
 
-    adding = Repeated(add, tensors=lambda: [total], streams=list, device=CPU, warn=sentences.append)
+    adding = of(add, tensors=lambda: [total], warn=sentences.append)
     assert [float(adding()) for _ in range(5)] == [1, 3, 6, 10, 15]
     assert len(sentences) == 1
     assert "comes out otherwise when it is repeated, by 0.3 of its change" in sentences[0]
@@ -137,7 +143,7 @@ def test_other_random_numbers_are_noticed(monkeypatch):
             return total.add_(torch.rand((), generator=stream))
         return total.add_(torch.rand(2, generator=stream)[0])  # what is written down draws twice as many
 
-    drawing = Repeated(draw, tensors=lambda: [total], streams=lambda: [stream], device=CPU, warn=sentences.append)
+    drawing = of(draw, tensors=lambda: [total], streams=lambda: [stream], warn=sentences.append)
     for _ in range(3):
         drawing()
     assert len(sentences) == 1
@@ -152,13 +158,37 @@ def test_what_looks_at_values_is_not_recorded_and_nothing_is_lost(monkeypatch):
         total.add_(torch.rand((), generator=stream))
         return total.mul_(2) if total > 1 else total.clone()
 
-    walking = Repeated(walk, tensors=lambda: [total], streams=lambda: [stream], device=CPU, warn=sentences.append)
+    walking = of(walk, tensors=lambda: [total], streams=lambda: [stream], warn=sentences.append)
     found = [float(walking()) for _ in range(6)]
     stream.manual_seed(0)
     total.zero_()
     assert found == [float(walk()) for _ in range(6)]
     assert len(sentences) == 1
     assert sentences[0].startswith("the update cannot be recorded: ")
+
+
+def test_a_result_that_comes_out_otherwise_is_noticed(monkeypatch):
+    monkeypatch.setitem(recording.RUNS_BEFORE, "cpu", 1)
+    count, sentences = [0], []
+
+    def number() -> dict[str, torch.Tensor]:
+        count[0] += 1
+        return {"number": torch.ones(2) * count[0]}
+
+    counting = of(number, tensors=list, warn=sentences.append)
+    assert [float(counting()["number"][0]) for _ in range(5)] == [1, 2, 3, 4, 5]
+    assert "comes out otherwise when it is repeated, by 0.3 of its change" in sentences[0]
+
+
+def test_recorded_actions_are_the_actions(monkeypatch):
+    monkeypatch.setitem(recording.RUNS_BEFORE, "cpu", 1)
+    agent, other = build(), build()
+    explore = Explorer(agent, SPEC, CPU, is_recorded=True, warn=refuse)
+    for step in range(6):  # one as it is, one recorded, one checked, three repeated; learning in between
+        obs = batch_for(step).obs[:, :2].numpy()
+        assert np.array_equal(explore(obs), other.act(torch.from_numpy(obs)).numpy())
+        agent.update(batch_for(step))
+        other.update(batch_for(step))
 
 
 @pytest.mark.parametrize("method", ["mean", "aligned", "nash"])
@@ -169,9 +199,9 @@ def test_a_run_that_repeats_records_is_the_run_that_does_not(monkeypatch, tmp_pa
     monkeypatch.setattr(recording, "trace", lambda *args: made.append(1) or trace(*args))
     found = train(tmp_path / "auto", aggregator=method)
     resumed = train_in_parts(tmp_path / "parts", [200], aggregator=method)
-    assert len(made) == 3
+    assert len(made) == 6  # updates and actions
     expected = train(tmp_path / "off", aggregator=method, compile="off")
-    assert len(made) == 3
+    assert len(made) == 6
     for trainer in (found, resumed):
         assert trainer.learner.update_count == expected.learner.update_count > 20
         assert all(torch.equal(a, b) for a, b in zip(trainer.agent.tensors(), expected.agent.tensors(), strict=True))

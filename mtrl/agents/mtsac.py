@@ -164,7 +164,11 @@ class MTSAC:
 
     def seed_actions(self, seed: int) -> None:
         """Start the random stream of exploring actions anew."""
-        self.generators["act"] = torch_generator(seed, "agent", "act", device=self.device)
+        self.generators["act"].set_state(torch_generator(seed, "agent", "act", device=self.device).get_state())
+
+    def act_stream(self) -> torch.Generator:
+        """Return the random stream of exploring actions."""
+        return self.generators["act"]
 
     # ---------------------------------------------------------------------------------------------- learning
 
