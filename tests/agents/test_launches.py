@@ -53,8 +53,13 @@ def launches(monkeypatch):
     """Return the function that counts kernels of a second update and visits to the CPU."""
     adam = sys.modules["torch.optim.adam"]
     monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda leaf: None)  # which knows no "meta"
+
+    def generator(seed: int, *name: str | int, device: Any = None) -> torch.Generator:
+        del device  # there are none for "meta"
+        return torch_generator(seed, *name)
+
     for module in (component, mtsac):
-        monkeypatch.setattr(module, "torch_generator", lambda seed, *name, device=None: torch_generator(seed, *name))
+        monkeypatch.setattr(module, "torch_generator", generator)
 
     def count(method: str, num_tasks: int) -> tuple[int, int]:
         spec = EnvSpec(
