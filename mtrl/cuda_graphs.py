@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
-from mtrl.aggregators.host import Solver, example, recorded_by
+from mtrl.aggregators.host import Mend, Solver, example, recorded_by
 
 Result = TypeVar("Result")
 
@@ -56,6 +57,10 @@ class _Parts:
         device = next(value.device for value in arguments if isinstance(value, Tensor))
         results = tuple(output.to(device, non_blocking=True) for output in outputs)
         return results if isinstance(solution, tuple) else results[0]
+
+    def unless(self, flag: Bool[Tensor, ""], mend: Mend, arguments: tuple[Any, ...]) -> None:
+        """Do it in any case: a graph does not look."""
+        mend(flag, *arguments)
 
 
 def capture(function: Callable[[], Result], streams: Sequence[torch.Generator]) -> tuple[Result, Callable[[], Result]]:

@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 from torch.fx.experimental import proxy_tensor
 from torch.utils import _pytree as pytree
 
-from mtrl.aggregators.host import Solver, recorded_by
+from mtrl.aggregators.host import Mend, Solver, recorded_by, unless
 
 Result = TypeVar("Result")
 
@@ -23,6 +25,18 @@ class _Calls:
             result = solver(*arguments)
         node = mode.tracer.create_proxy("call_function", solver, proxies, {})
         return proxy_tensor.track_tensor_tree(result, node, constant=None, tracer=mode.tracer)
+
+    def unless(self, flag: Bool[Tensor, ""], mend: Mend, arguments: tuple[Any, ...]) -> None:
+        mode = proxy_tensor.get_proxy_mode()
+        assert mode is not None, "operations are being written down"
+        proxies = pytree.tree_map(mode.tracer.unwrap_proxy, (flag, *arguments))
+
+        def mend_unless(flag: Tensor, *arguments: Any) -> None:
+            unless(flag, mend, *arguments)
+
+        with recorded_by(None), proxy_tensor.disable_proxy_modes_tracing():
+            mend_unless(flag, *arguments)
+        mode.tracer.create_proxy("call_function", mend_unless, proxies, {})
 
 
 def trace(function: Callable[[], Result], streams: Sequence[torch.Generator]) -> tuple[Result, Callable[[], Result]]:
@@ -41,6 +55,4 @@ def trace(function: Callable[[], Result], streams: Sequence[torch.Generator]) ->
 
     with recorded_by(_Calls()):
         module = proxy_tensor.make_fx(call, tracing_mode="real")()
-    module.graph.eliminate_dead_code()
-    module.recompile()
     return results[0], module

@@ -1,7 +1,6 @@
 """Recorded updates are the updates themselves, bit for bit; what cannot be recorded is said, and computed as before."""
 
 import copy
-import itertools
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from mtrl.acting import Explorer
 from mtrl.agents.mtsac import MTSAC
 from mtrl.aggregators import names
 from mtrl.interfaces import Batch, EnvSpec
-from mtrl.networks import REGISTRY
 from mtrl.recording import Repeated
 from tests import graphs_on_cpu
 from tests.agents.small_agent import batch_for, build, changed, snapshot
@@ -50,20 +48,23 @@ def of(function, **options) -> Repeated:
 
 
 @pytest.mark.parametrize(
-    ("network_name", "method"),
-    [*itertools.product(REGISTRY, METHODS), ("multi_head", "aligned_ub")],
+    ("network_name", "method"), [("mlp", "mean"), ("mlp", "aligned"), *(("multi_head", name) for name in names())]
 )
 def test_recorded_updates_are_the_updates_bit_for_bit(monkeypatch, network_name, method):
     monkeypatch.setitem(recording.RUNS_BEFORE, "cpu", 2)
     agent, other = build(network_name, method), build(network_name, method)
     place = Batch(*(leaf.clone() for leaf in batch_for(0)))
     update = repeated(agent, place)
-    for step in range(8):  # two as they are, one recorded, one checked, four repeated
-        for leaf, value in zip(place, batch_for(step), strict=True):
+    for step in range(9):  # two as they are, one recorded, one checked, five repeated
+        batch = batch_for(step)
+        if step in (5, 7):  # one whose critics' losses are no numbers, and one whose gradients alone are too large
+            batch.reward[1, 2] = {5: torch.nan, 7: 1e30}[step]
+        for leaf, value in zip(place, batch, strict=True):
             leaf.copy_(value)
-        found, expected = update(), other.update(batch_for(step))
+        found, expected = update(), other.update(batch)
         assert found.keys() == expected.keys()
-        assert all(torch.equal(found[name], value) for name, value in expected.items())
+        assert all(torch.equal(found[name], value) for name, value in expected.items() if value.isfinite().all())
+        assert found["critic_nonfinite"].any() == (step in (5, 7))
     assert changed(snapshot(agent), snapshot(other)) == set()
 
 

@@ -12,6 +12,7 @@ from torch.func import vmap
 from mtrl.agents.adam import Adam
 from mtrl.agents.flat import FlatParameters, flatten
 from mtrl.aggregators.base import Aggregator, Need
+from mtrl.aggregators.host import unless
 from mtrl.aggregators.system import GradientSystem, gramian
 from mtrl.gradients import (
     TaskLoss,
@@ -142,11 +143,11 @@ class Component:
     def undo(self, before: list[Tensor], keep: Bool[Tensor, ""]) -> None:
         """Take the last `descend` back, with what `copy_learned` returned before it, except where `keep`."""
         self._restore_buffers(keep)
-        _restore(self.adam.tensors(), before, keep)
+        unless(keep, _restore, self.adam.tensors(), before)
 
     def _restore_buffers(self, keep: Bool[Tensor, ""]) -> None:
         """Make the aggregator forget the last `descend`, except where `keep`."""
-        _restore(list(self.aggregator.buffers()), self._buffers_before, keep)
+        unless(keep, _restore, list(self.aggregator.buffers()), self._buffers_before)
 
     def measure(self, loss: TaskLoss, frozen: Any) -> Metrics:
         """Measure the gradient system of `loss`, before and after a copy of the aggregator has seen it."""
@@ -222,7 +223,7 @@ class Component:
         load_generator(self.generator, state["generator"])
 
 
-def _restore(tensors: list[Tensor], before: list[Tensor], keep: Bool[Tensor, ""]) -> None:
+def _restore(keep: Bool[Tensor, ""], tensors: list[Tensor], before: list[Tensor]) -> None:
     """Write the earlier values into tensors, except where `keep`."""
     for tensor, earlier in zip(tensors, before, strict=True):
         torch.where(keep, tensor, earlier, out=tensor)

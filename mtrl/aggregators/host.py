@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 Solver = Callable[..., Any]
 """A function of tensors and constants that returns a tensor or a tuple of them."""
+
+Mend = Callable[..., None]
+"""A function of a flag and of tensors that writes to some of them, unless the flag is set."""
 
 
 @runtime_checkable
@@ -22,6 +26,10 @@ class Recorder(Protocol):
 
     def call(self, solver: Solver, arguments: tuple[Any, ...]) -> Any:
         """Return the tensors in which the result will be, on the device, each time the work is repeated."""
+        ...
+
+    def unless(self, flag: Bool[Tensor, ""], mend: Mend, arguments: tuple[Any, ...]) -> None:
+        """Let the function be called each time, at least where the flag is not set then."""
         ...
 
 
@@ -55,6 +63,20 @@ def on_host(solver: Solver) -> Solver:
         return _to(device, result)
 
     return call
+
+
+def unless(flag: Bool[Tensor, ""], mend: Mend, *arguments: Any) -> None:
+    """Call a function that changes nothing where the flag is set: there it is left out, if that costs no waiting.
+
+    Args:
+        flag: The function's first argument.
+        mend: A function of the flag and the other arguments; whatever tensors it reads or writes are among them.
+        arguments: Tensors and lists of them.
+    """
+    if (recorder := _recorders[-1]) is not None:
+        recorder.unless(flag, mend, arguments)
+    elif flag.device.type != "cpu" or not flag:
+        mend(flag, *arguments)
 
 
 def _to(device: torch.device, values: Any) -> Any:

@@ -15,7 +15,7 @@ from mtrl.agents import component, mtsac
 from mtrl.agents.mtsac import MTSAC
 from mtrl.aggregators import make, names
 from mtrl.aggregators.base import Need
-from mtrl.aggregators.host import Solver, example, recorded_by
+from mtrl.aggregators.host import Mend, Solver, example, recorded_by
 from mtrl.interfaces import Batch, EnvSpec
 from mtrl.networks.multi_head import MultiHead
 from mtrl.seeding import torch_generator
@@ -46,6 +46,9 @@ class Launches(TorchDispatchMode):
         with _disable_current_modes():
             solution = example(solver, arguments)
             return tuple(leaf.to(META) for leaf in solution) if isinstance(solution, tuple) else solution.to(META)
+
+    def unless(self, flag: torch.Tensor, mend: Mend, arguments: tuple[Any, ...]) -> None:
+        mend(flag, *arguments)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 
 from mtrl.aggregators import REGISTRY, make, names
 from mtrl.aggregators.base import Aggregator, apply
-from mtrl.aggregators.host import Solver, example, on_host, recorded_by
+from mtrl.aggregators.host import Mend, Solver, example, on_host, recorded_by
 from mtrl.aggregators.system import GradientSystem, condition_number, cosines, gramian
 from mtrl.gradients import measure
 from mtrl.registry import resolve
@@ -48,6 +48,9 @@ class Visits:
         self.count += 1
         result = example(solver, arguments)
         return tuple(leaf.to(META) for leaf in result) if isinstance(result, tuple) else result.to(META)
+
+    def unless(self, flag: torch.Tensor, mend: Mend, arguments: tuple[Any, ...]) -> None:
+        mend(flag, *arguments)
 
 
 def update(aggregator: Aggregator) -> tuple[torch.Tensor, ...]:
