@@ -5,7 +5,14 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import gymnasium
+import pytest
+
+from mtrl.flags import MODULES
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,6 +42,21 @@ def modules(*pages: str) -> dict[str, str]:
 def write_modules(folder: Path, *pages: str) -> None:
     for name, block in modules(*pages).items():
         (folder / name).write_text(block, encoding="utf-8")
+
+
+@contextmanager
+def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, *pages: str) -> Iterator[None]:
+    """Be in a folder with the pages' modules; afterwards they have never been imported."""
+    write_modules(folder, *pages)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delenv(MODULES, raising=False)
+    known = dict(gymnasium.registry)
+    yield
+    gymnasium.registry.clear()
+    gymnasium.registry.update(known)
+    for name in modules(*pages):
+        sys.modules.pop(name.removesuffix(".py"), None)
 
 
 def commands(page: str) -> list[list[str]]:

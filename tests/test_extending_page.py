@@ -1,10 +1,10 @@
 """What docs/extending.md shows trains as it stands there, cut short; it is also put into a copy of the package."""
 
-import importlib
 import re
+import runpy
 import shlex
 import shutil
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from mtrl.aggregators.traits import examine
 from mtrl.checkpoint import by_step
 from mtrl.flags import MODULES
 from mtrl.registry import resolve
-from tests.pages import ROOT, blocks, commands, modules, printed, read, run, write_modules
+from tests.pages import ROOT, blocks, commands, in_folder, modules, printed, read, run
 from tests.test_train import TINY, records, unchanged_process  # noqa: F401 - a fixture
 
 PAGE = "docs/extending.md"
@@ -29,16 +29,9 @@ ENTRIES = re.findall(r'^    ("(\w+)": "mtrl\.(\w+)\.(\w+):(\w+)",)$', read(PAGE)
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    """A folder that holds the page's modules, as the current one."""
-    write_modules(tmp_path, PAGE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delenv(MODULES, raising=False)
-    for name in modules(PAGE):
-        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
-    importlib.invalidate_caches()
-    return tmp_path
+def place(tmp_path, monkeypatch) -> Iterator[Path]:
+    with in_folder(tmp_path, monkeypatch, PAGE):
+        yield tmp_path
 
 
 def test_the_page_shows_a_method_a_network_and_an_environment():
@@ -51,7 +44,7 @@ def test_the_page_shows_a_method_a_network_and_an_environment():
 
 @pytest.mark.parametrize("words", TRAINING, ids=str)
 def test_a_command_trains_and_its_run_goes_on_where_its_module_is_allowed(place, monkeypatch, capfd, words):
-    run(place, "-m", *words, *SHORT, "--total-steps", "304", "--run-dir", "run")
+    begin(place, [*words, *SHORT, "--total-steps", "304", "--run-dir", "run"])
     assert max(by_step(place / "run" / "checkpoints")) == 304
     last = records(place / "run", "train")[-1]
     losses = [value for key, value in last.items() if key.startswith("critic_loss/")]
@@ -76,10 +69,19 @@ def test_a_command_trains_and_its_run_goes_on_where_its_module_is_allowed(place,
     assert max(by_step(place / "run" / "checkpoints")) == 320
 
 
-def test_python_prints_what_its_comments_say(place):
+def begin(place: Path, words: list[str]) -> None:
+    """Train in a process of its own where the class is a method, which then finds its module as a reader's would."""
+    if "--aggregator.power" in words:
+        run(place, "-m", *words)
+    else:
+        assert train.main(words[1:]) == 0
+
+
+def test_python_prints_what_its_comments_say(place, capsys):
     (block,) = [block for block in blocks(PAGE, "python") if printed(block)]
     (place / "shown.py").write_text(block)
-    assert run(place, "shown.py").splitlines() == printed(block)
+    runpy.run_path("shown.py")
+    assert capsys.readouterr().out.splitlines() == printed(block)
 
 
 @pytest.mark.usefixtures("place")
