@@ -5,7 +5,7 @@ import re
 import runpy
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -126,38 +126,50 @@ def test_the_readme_shows_every_program():
     assert shown == {"mtrl.train", "mtrl.sweep", "mtrl.aggregators", "mtrl.landscape", *OPTIONS}
 
 
-def test_the_toy_run_is_evaluated_grouped_and_reported_by_the_lines_that_stand_there(tmp_path, monkeypatch, capsys):
-    lines = {
-        program: next(words for words in commands(README) if words[0] == program and "mt10_cpu" not in words)
-        for program in ("mtrl.evaluate", "mtrl.group", "mtrl.report")
-    }
+@pytest.fixture
+def measured(tmp_path, monkeypatch) -> list[str]:
+    """Train the toy run by its line, cut short, to where the README evaluates it; return what to type after that."""
     (toy,) = [words for words in commands(README) if words == ["mtrl.train", "--env", "toy", "--aggregator", "aligned"]]
-    evaluated, first = lines["mtrl.evaluate"][1], lines["mtrl.group"][1]
-    short = ["--total-steps", "400", "--warmup-steps", "40", "--eval-every", "200", "--eval-goals", "1"]
+    (evaluation,) = [words for words in commands(README) if words[0] == "mtrl.evaluate"]
+    short = ["--total-steps", "160", "--warmup-steps", "40", "--eval-every", "80", "--eval-goals", "1"]
     monkeypatch.chdir(tmp_path)
-    assert train.main([*toy[1:], *TINY, *short, "--transference-every", "5", "--run-dir", evaluated]) == 0
-    for folder in [word for word in (*lines["mtrl.group"], *lines["mtrl.report"]) if word.startswith("runs/")]:
-        if not (tmp_path / folder).exists():  # as if it had been trained with that method and seed
-            shutil.copytree(tmp_path / evaluated, tmp_path / folder)
-            change(tmp_path / folder / "config.yaml", *re.findall(r"(mean|aligned)-(\d)$", folder)[0])
-    main: dict[str, Callable[[list[str]], int]] = {
-        "mtrl.evaluate": evaluate.main,
-        "mtrl.group": group.main,
-        "mtrl.report": report.main,
-    }
-    for program, (_, *words) in lines.items():
-        assert main[program](words) == 0
-    said = capsys.readouterr().out
-    assert f"written to {evaluated}/evaluations/" in said
-    assert Path(first, "groups", "3.sh").is_file()
+    assert train.main([*toy[1:], *TINY, *short, "--transference-every", "5", "--run-dir", evaluation[1]]) == 0
+    return evaluation[1:]
+
+
+def as_if_trained(run_dir: str, words: Sequence[str]) -> list[str]:
+    """Put copies of a run where a command line expects runs, with their method and seed; return the folders."""
+    folders = [word for word in words if word.startswith("runs/")]
+    for folder in folders:
+        ((method, seed),) = re.findall(r"(mean|aligned)-(\d)$", folder)
+        shutil.copytree(run_dir, folder)
+        file = Path(folder, "config.yaml")
+        found = yaml.safe_load(file.read_text())
+        found |= {"critic.aggregator": method, "actor.aggregator": method, "seed": int(seed)}
+        file.write_text(yaml.safe_dump(found, sort_keys=False))
+    return folders
+
+
+def test_the_toy_run_is_evaluated_and_grouped_by_the_lines_that_stand_there(measured, capsys):
+    assert evaluate.main([*measured, "--goals", "2"]) == 0
+    (run_dir,) = measured
+    assert f"written to {run_dir}/evaluations/" in capsys.readouterr().out
+
+    (grouping,) = [words for words in commands(README) if words[0] == "mtrl.group"]
+    folders = as_if_trained(run_dir, grouping)
+    assert group.main(grouping[1:]) == 0
+    assert f"{Path(folders[0]).name} and 1 more: transference of critic, 2 records" in capsys.readouterr().out
+    assert Path(folders[0], "groups", "3.sh").is_file()
+
+
+@pytest.mark.slow
+def test_the_line_of_the_report_writes_one(measured):
+    (reporting,) = [words for words in commands(README) if words[0] == "mtrl.report"]
+    folders = as_if_trained(measured[0], reporting)
+    assert report.main(reporting[1:]) == 0
     page = Path("report/index.html").read_text()
-    assert all(Path(run_dir).name in page for run_dir in lines["mtrl.report"][1:])
-
-
-def change(config: Path, method: str, seed: str) -> None:
-    found = yaml.safe_load(config.read_text())
-    found |= {"critic.aggregator": method, "actor.aggregator": method, "seed": int(seed)}
-    config.write_text(yaml.safe_dump(found, sort_keys=False))
+    assert len(folders) == 4
+    assert all(Path(folder).name in page for folder in folders)
 
 
 def test_methods_are_listed_and_explained(monkeypatch, capsys):
