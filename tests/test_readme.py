@@ -131,7 +131,7 @@ def measured(tmp_path, monkeypatch) -> list[str]:
     """Train the toy run by its line, cut short, to where the README evaluates it; return what to type after that."""
     (toy,) = [words for words in commands(README) if words == ["mtrl.train", "--env", "toy", "--aggregator", "aligned"]]
     (evaluation,) = [words for words in commands(README) if words[0] == "mtrl.evaluate"]
-    short = ["--total-steps", "160", "--warmup-steps", "40", "--eval-every", "80", "--eval-goals", "1"]
+    short = ["--total-steps", "160", "--warmup-steps", "10", "--eval-every", "80", "--eval-goals", "1"]
     monkeypatch.chdir(tmp_path)
     assert train.main([*toy[1:], *TINY, *short, "--transference-every", "5", "--run-dir", evaluation[1]]) == 0
     return evaluation[1:]
