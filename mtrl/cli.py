@@ -9,7 +9,7 @@ file of flags; a default gives way to the environment's preset, that to `--prese
 import dataclasses
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -67,13 +67,17 @@ def read(argv: Sequence[str]) -> Settings:
     return _checked(settings)
 
 
-def load(run: Path) -> Settings:
+def load(run: Path, trusted: Collection[str] = ()) -> Settings:
     """Read the settings that the run in the folder `run` was started with.
 
+    Args:
+        run: The folder.
+        trusted: Modules that the run may name; others only where the environment variable MTRL_MODULES allows them.
+
     Raises:
-        UsageError: There is no such run, or its settings do not fit this version.
+        UsageError: There is no such run, or its settings do not fit this version, or name a module they may not name.
     """
-    return build(flags.read_run(run))
+    return build(flags.read_run(run, trusted))
 
 
 def _continued(settings: Settings, run: Path) -> Settings:
@@ -84,7 +88,8 @@ def _continued(settings: Settings, run: Path) -> Settings:
     """
     from mtrl import checkpoint
 
-    found, asked = (yaml.safe_load(some.to_yaml()) for some in (load(run), settings))
+    trusted = flags.modules(settings.names())
+    found, asked = (yaml.safe_load(some.to_yaml()) for some in (load(run, trusted), settings))
     for key, value in found.items():
         if key not in flags.RESUMABLE and asked.get(key) != value:
             raise UsageError(

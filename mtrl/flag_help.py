@@ -14,6 +14,8 @@ _USAGE = f"usage: {_PROGRAM} --env NAME [--aggregator NAME] [other flags]"
 
 _ENV_TASKS = "for some tasks of one: mt10:reach-v3,push-v3; for any of Gymnasium's: gymnasium:ID,ID,MODULE:ID"
 
+_OWN = "or a class of your own, MODULE:CLASS"
+
 _COLUMN = 32
 """Where the explanations begin: right of most flags."""
 
@@ -46,11 +48,11 @@ def _names() -> str:
     resumable = ", ".join(flags.flag_of(key) for key in flags.RESUMABLE)
     rows = (
         ("--env NAME", f"{', '.join(envs.names())}; {_ENV_TASKS}"),
-        ("--aggregator NAME", f"{', '.join(aggregators.REGISTRY)} (default: {default['critic.aggregator']})"),
+        ("--aggregator NAME", f"{', '.join(aggregators.REGISTRY)} (default: {default['critic.aggregator']}); {_OWN}"),
         ("--critic.aggregator NAME", "the method of the critic alone"),
         ("--actor.aggregator NAME", "the method of the actor alone"),
-        ("--network NAME", f"{', '.join(networks.REGISTRY)} (default: {default['network']})"),
-        ("--agent NAME", f"{', '.join(agents.REGISTRY)} (default: {default['agent']})"),
+        ("--network NAME", f"{', '.join(networks.REGISTRY)} (default: {default['network']}); {_OWN}"),
+        ("--agent NAME", f"{', '.join(agents.REGISTRY)} (default: {default['agent']}); {_OWN}"),
         ("--preset NAME|FILE", f"{', '.join(configs.names())} (default: that of the environment), or a YAML file"),
         (
             "--resume RUN",

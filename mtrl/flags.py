@@ -5,12 +5,13 @@ words every other option gets. It knows no types and imports no torch, so that a
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mtrl import agents, aggregators, configs, envs, networks
-from mtrl.registry import check_name
+from mtrl.registry import check_entry, check_name
 
 __all__ = [
     "COMPONENTS",
@@ -20,6 +21,7 @@ __all__ = [
     "Request",
     "UsageError",
     "flag_of",
+    "modules",
     "printable",
     "read",
     "read_run",
@@ -35,6 +37,9 @@ COMPONENTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
 
 DEFAULTS = {"agent": "mtsac", "network": "mlp", "critic.aggregator": "mean", "actor.aggregator": "mean"}
 
+_IMPORTING = ("env", *COMPONENTS)
+"""Keys whose names may hold those of modules."""
+
 NAME_FLAGS = ("env", "aggregator", "critic.aggregator", "actor.aggregator", "network", "agent", "preset", "resume")
 """Keys the first pass reads."""
 
@@ -44,6 +49,10 @@ RESUMABLE = ("total_steps", "device", "workers", "max_hours")
 
 AUTO = "auto"
 """In the place of a run after --resume: the one in --run-dir, if it has begun."""
+
+
+MODULES = "MTRL_MODULES"
+"""The environment variable with the modules that files may name, separated by commas. The command line may name any."""
 
 
 class UsageError(ValueError):
@@ -92,13 +101,19 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
+def modules(names: Mapping[str, str]) -> set[str]:
+    """Return the user's own modules that the names, by key, make this program import."""
+    own = {name.partition(":")[0] for key, name in names.items() if key != "env" and ":" in name}
+    return own.union(envs.modules(names.get("env", "")))
+
+
 def read(argv: Sequence[str]) -> Request:
     """Read the command line and the presets it names or implies.
 
     A default gives way to the preset of the environment's name, that to the presets named, those to the command line.
 
     Raises:
-        UsageError: A name is unknown, or a file cannot be read.
+        UsageError: A name is unknown, a file cannot be read, or names a module that it may not name.
     """
     typed, presets = _command_line(argv)
     resumes_if_begun = "resume" in typed and typed["resume"].words == (AUTO,)
@@ -109,6 +124,7 @@ def read(argv: Sequence[str]) -> Request:
     if "resume" in typed:
         return _resume(typed, presets)
     layers = [_preset(name) for name in presets] + [typed]
+    _check_modules(layers, ())
     chosen = [_name(layer["env"]) for layer in layers if "env" in layer]
     if chosen:
         _check_env(next(layer["env"] for layer in reversed(layers) if "env" in layer))
@@ -118,11 +134,15 @@ def read(argv: Sequence[str]) -> Request:
     return dataclasses.replace(_merge(layers), resumes_if_begun=resumes_if_begun)
 
 
-def read_run(run: Path) -> Request:
+def read_run(run: Path, trusted: Collection[str] = ()) -> Request:
     """Read the settings that the run in the folder `run` was started with.
 
+    Args:
+        run: The folder.
+        trusted: Modules that they may name beside those of `MODULES`.
+
     Raises:
-        UsageError: There is no such run, or its environment cannot be found here.
+        UsageError: There is no such run, its environment cannot be found here, or it names a module it may not name.
     """
     file = run / "config.yaml"
     if not file.is_file():
@@ -132,6 +152,7 @@ def read_run(run: Path) -> Request:
         raise UsageError(
             f"{file} is torn: expected whole lines with an `env: NAME` among them, as training writes them"
         )
+    _check_modules([layer], trusted)
     _check_env(layer["env"])
     return _merge([layer])
 
@@ -214,6 +235,20 @@ def _check_env(option: Option) -> None:
         raise UsageError(f"{option}: {error}") from error
 
 
+def _check_modules(layers: Sequence[dict[str, Option]], trusted: Collection[str]) -> None:
+    """Raise where a file names a module of somebody's: to import it is to run it, and nothing that is read is run."""
+    named = {key: option for layer in map(_write_out, layers) for key, option in layer.items() if key in _IMPORTING}
+    allowed = [name for name in os.environ.get(MODULES, "").split(",") if name]
+    typed = modules({key: _name(option) for key, option in named.items() if option.origin is None})
+    for key, option in named.items():
+        foreign = modules({key: _name(option)}) - {*allowed, *typed, *trusted}
+        if foreign:
+            raise UsageError(
+                f"{option}: {_name(option)!r} would import {', '.join(sorted(foreign))}, and what a file names is not "
+                f"run unasked; to allow it, set {MODULES}={','.join([*allowed, *sorted(foreign)])} in the environment"
+            )
+
+
 def _merge(layers: Sequence[dict[str, Option]]) -> Request:
     """Merge layers, the weakest first."""
     names = dict(DEFAULTS)
@@ -225,7 +260,7 @@ def _merge(layers: Sequence[dict[str, Option]]) -> Request:
                 continue
             name = _name(layer[key])
             try:
-                check_name(registry, kind, name)
+                check_entry(registry, kind, name)
             except ValueError as error:
                 raise UsageError(f"{layer[key]}: {error}") from error
             naming[key] = layer[key]

@@ -178,9 +178,9 @@ def whole(path: Path) -> Iterator[Path]:
 def _create_default(settings: "Settings") -> Path:
     """Create a folder named by what the run is; a number is added where two start within a second."""
     methods = dict.fromkeys((settings.critic_aggregator, settings.actor_aggregator))
-    env = re.sub(r"[^\w.-]+", "-", settings.env)[:60]
+    env, method = (re.sub(r"[^\w.-]+", "-", name)[:60] for name in (settings.env, "-".join(methods)))
     date = dt.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{env}-{'-'.join(methods)}-{settings.trainer.seed}-{date}"
+    name = f"{env}-{method}-{settings.trainer.seed}-{date}"
     runs = Path("runs")
     runs.mkdir(exist_ok=True)
     folder, number = runs / name, 1

@@ -116,11 +116,12 @@ def build(request: Request) -> Settings:
     """Convert the options of `request` and build all configs.
 
     Raises:
-        UsageError: No environment was named, an option does not exist, a value has the wrong type, a config refuses
-            it, or the actor was given a method that needs positive losses.
+        UsageError: No environment was named, a class cannot be imported, an option does not exist, a value has the
+            wrong type, a config refuses it, or the actor was given a method that needs positive losses.
     """
     if "env" not in request.names:
         raise UsageError(_explain_missing_env(request.options))
+    _check_classes(request)
     request, remarks = _spare_actor(request)
     classes = _config_classes(request.names)
     for key, option in request.options.items():
@@ -144,6 +145,15 @@ def build(request: Request) -> Settings:
         resume=request.resume,
         remarks=remarks,
     )
+
+
+def _check_classes(request: Request) -> None:
+    """Import the classes that were chosen; those of the user's own may not be what they are named for."""
+    for key, (kind, registry) in COMPONENTS.items():
+        try:
+            resolve(registry, kind, request.names[key])
+        except ValueError as problem:
+            raise UsageError(f"{request.naming[key]}: {problem}") from problem
 
 
 def _spare_actor(request: Request) -> tuple[Request, tuple[str, ...]]:

@@ -135,8 +135,8 @@ def _run(aggregator: str, seed: int, flags: Sequence[str], sweep_dir: Path | Non
     words = [*flags, "--aggregator", aggregator, "--seed", str(seed)]
     try:
         settings = read(words)
-        folder = sweep_dir or Path("sweeps") / "".join(c if c.isalnum() or c in "._-" else "-" for c in settings.env)
-        run_dir = folder / f"{aggregator}-{seed}"
+        folder = sweep_dir or Path("sweeps") / _file_name(settings.env)
+        run_dir = folder / f"{_file_name(aggregator)}-{seed}"
         started_with = _started_with(run_dir)
         for name, cores in (("threads", started_with.get("threads") or cpus), ("workers", cpus)):
             if getattr(settings.trainer, name) is None:
@@ -154,6 +154,10 @@ def _run(aggregator: str, seed: int, flags: Sequence[str], sweep_dir: Path | Non
         total_steps=settings.trainer.total_steps or STEPS_PER_TASK * num_tasks,
         evaluates=settings.trainer.eval_every > 0,
     )
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
 
 
 def _started_with(run_dir: Path) -> dict[str, Any]:

@@ -57,6 +57,11 @@ FILES: dict[str, str | bytes | None] = {
     "line.yaml": '"seed\\nx": 1\n',
     "broken_module.py": "def",
     "raising_module.py": "raise RuntimeError('mine')",
+    "method.yaml": "aggregator: raising_module:X\n",
+    "network.yaml": "network: raising_module:X\n",
+    "task.yaml": "env: gymnasium:Pendulum-v1,raising_module:A-v0\n",
+    "foreign/config.yaml": CONFIG.replace("actor.aggregator: mean\n", "actor.aggregator: raising_module:X\n"),
+    "foreign_env/config.yaml": CONFIG.replace("env: toy\n", "env: gymnasium:raising_module:A-v0\n"),
 }
 
 TABLE = """
@@ -81,6 +86,22 @@ train --env toy --aggregator mean aligned   | --aggregator: expected one name, g
 train --env toy --network mlpp              | --network | 'mlpp' | Did you mean 'mlp'?
 train --env toy --agent sac                 | --agent | 'sac' | mtsac
 train --env toy --actor.aggregator famo     | --actor.aggregator | 'famo' needs positive losses | --critic.aggregator
+
+# ---- classes of the user's own
+train --env toy --aggregator nowhere:X      | --aggregator | 'nowhere:X' | cannot import module 'nowhere'
+train --env toy --aggregator broken_module:X | --aggregator | cannot import module 'broken_module' | invalid syntax
+train --env toy --agent raising_module:X    | --agent | cannot import module 'raising_module': mine
+train --env toy --aggregator ../x:X         | --aggregator | '../x:X' | MODULE:CLASS as in my_module:MyClass
+train --env toy --aggregator mean:          | --aggregator | 'mean:' | MODULE:CLASS as in my_module:MyClass
+train --env toy --aggregator mtrl.aggregators.mean:Meam | Did you mean mtrl.aggregators.mean:Mean?
+train --env toy --actor.aggregator mtrl.networks.mlp:MLP | --actor.aggregator | base.Aggregator. | has: none.
+train --env toy --network mtrl.aggregators.base:Aggregator | --network | methods of mtrl.interfaces.Network
+train --env toy --preset method.yaml        | --aggregator (in method.yaml) | would import raising_module
+train --env toy --preset network.yaml       | --network (in network.yaml) | set MTRL_MODULES=raising_module
+train --preset task.yaml                    | --env (in task.yaml) | would import raising_module
+train --resume foreign                      | --actor.aggregator (in foreign/config.yaml) | would import raising_module
+evaluate foreign                            | --actor.aggregator (in foreign/config.yaml) | would import raising_module
+export foreign_env                          | --env (in foreign_env/config.yaml) | would import raising_module
 
 # ---- environments
 train --env                                 | --env: expected one name, got nothing

@@ -8,6 +8,7 @@ import pytest
 
 from mtrl import cli, evaluate, group
 from mtrl.checkpoint import latest, load
+from mtrl.flags import MODULES
 from mtrl.train import main
 from tests.envs.gymnasium_fakes import __name__ as fakes
 from tests.small_runs import assert_same_state
@@ -28,6 +29,11 @@ FEW_STEPS = ["--warmup-steps", "2", "--eval-every", "0", "--workers", "1", *TINY
 def one_task_at_a_time(monkeypatch) -> None:
     """Evaluate as a suite of many tasks is evaluated: a part of them, as wide as all."""
     monkeypatch.setattr("mtrl.evaluator.ENVS_AT_ONCE", 1)
+
+
+@pytest.fixture(autouse=True)
+def modules_that_runs_may_name(monkeypatch) -> None:
+    monkeypatch.setenv(MODULES, f"gone,{fakes}")
 
 
 def everything(run: Path) -> list:

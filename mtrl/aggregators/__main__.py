@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from mtrl.aggregators import REGISTRY, names
 from mtrl.option_docs import describe, title
-from mtrl.registry import check_name, resolve
+from mtrl.registry import resolve
 
 _WIDTH = 118
 _HEADINGS = ("name", "needs", "state", "invariant to scaled", "paper")
@@ -22,13 +22,13 @@ _HEADINGS = ("name", "needs", "state", "invariant to scaled", "paper")
 def main() -> None:
     """Print the list, or what there is to say about one method."""
     parser = argparse.ArgumentParser(prog="python -m mtrl.aggregators", description="The methods, or all about one.")
-    parser.add_argument("name", nargs="?", help="a method; by default all are listed, one per line")
+    parser.add_argument("name", nargs="?", help="a method, or MODULE:CLASS; by default all are listed, one per line")
     name = parser.parse_args().name
     if name is None:
         sys.stdout.write(listing())
         return
     try:
-        check_name(REGISTRY, "aggregator", name)
+        resolve(REGISTRY, "aggregator", name)
     except ValueError as problem:
         parser.exit(2, f"error: {problem}\n")
     sys.stdout.write(account(name))

@@ -22,7 +22,7 @@ from mtrl.registry import check_name
 if TYPE_CHECKING:
     from mtrl.interfaces import VectorEnv
 
-__all__ = ["Config", "cameras", "check", "check_task", "make", "names", "num_goals", "parse", "task_names"]
+__all__ = ["Config", "cameras", "check", "check_task", "make", "modules", "names", "num_goals", "parse", "task_names"]
 
 
 Engine = Literal["stock", "native"]
@@ -97,6 +97,12 @@ def parse(name: str) -> tuple[str, tuple[str, ...] | None]:
     if "," in name or "-v" in name:
         return _BARE_TASKS_SUITE, tuple(name.split(","))
     return name, None
+
+
+def modules(name: str) -> tuple[str, ...]:
+    """Return the modules that are imported to find the tasks of the environment `name`, by which it names them."""
+    suite, tasks = parse(name)
+    return tuple(task.partition(":")[0] for task in tasks or () if suite == "gymnasium" and ":" in task)
 
 
 def task_names(name: str) -> tuple[str, ...]:

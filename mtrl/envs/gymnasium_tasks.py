@@ -12,10 +12,11 @@ examples and says what else a task must know.
 """
 
 import difflib
-import importlib
 import pickle
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
+
+from mtrl.registry import import_module
 
 if TYPE_CHECKING:
     from gymnasium import Env, Space
@@ -108,7 +109,7 @@ def find(task: str) -> "EnvSpec":
         return registry[task]
     module, colon, env_id = task.partition(":")
     if colon:
-        _import(module, task)
+        import_module(module, f"Gymnasium environment {task!r}")
     else:
         env_id = task
     if env_id in registry:
@@ -119,18 +120,6 @@ def find(task: str) -> "EnvSpec":
         f"unknown Gymnasium environment {task!r}.{hint} Expected one of the {len(registry)} ids that "
         "gymnasium.pprint_registry() lists, or module:id where importing the module registers it."
     )
-
-
-def _import(module: str, task: str) -> None:
-    if not all(part.isidentifier() for part in module.split(".")):
-        raise ValueError(f"Gymnasium environment {task!r}: expected the name of a module before ':', got {module!r}")
-    try:
-        importlib.import_module(module)
-    except Exception as problem:  # whatever a module does when it is imported is the user's to read
-        raise ValueError(
-            f"Gymnasium environment {task!r}: cannot import module {module!r}: {problem}; expected one that Python "
-            "finds from the current directory, PYTHONPATH or what is installed"
-        ) from problem
 
 
 def goal_seeds(env_id: str, goal_seed: int) -> tuple[int, ...]:
