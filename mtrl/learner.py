@@ -9,6 +9,7 @@ import torch
 
 from mtrl.interfaces import Agent, Metrics
 from mtrl.nonfinite import NonFiniteError, NonFiniteUpdates, keep_update
+from mtrl.precision import products_in
 from mtrl.profiling import UpdateProfile
 from mtrl.replay import Replay
 from mtrl.schedule import Config
@@ -63,7 +64,8 @@ class Learner:
         """
         with self._stopwatch("replay"):
             self._batch = self._sample()
-        self._metrics = self.agent.update(self._batch)
+        with products_in(self.config.matmul_precision):
+            self._metrics = self.agent.update(self._batch)
         self.update_count += 1
         self._nonfinite.note(self._metrics, self.update_count)
         if self._device.type == "cpu":  # elsewhere asking costs a synchronisation, so it waits for the next record
