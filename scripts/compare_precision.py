@@ -100,8 +100,9 @@ def main() -> None:
         provenance=provenance(started),
         date=min(str(run.start()["time"]) for run in started)[:10],
     )
+    measured = args.runs / MEASURED, args.seeds, args.batches
     lines = [head, "", *learning_table(all_runs), "", DIRECTIONS.format(batches=args.batches), ""]
-    text = "\n".join([*lines, *direction_table(args.runs / MEASURED, args.seeds, args.batches)]) + "\n"
+    text = "\n".join([*lines, *direction_table(*measured), "", transference_line(*measured)]) + "\n"
     if args.output:
         args.output.write_text(text, encoding="utf-8")
     else:
@@ -130,6 +131,16 @@ def learning_table(runs: dict[tuple[str, str, str], list[Run]]) -> list[str]:
     return lines
 
 
+def transference_line(sweep: Path, seeds: int, num_batches: int) -> str:
+    """Return the sentence on transference, at the states that either method has led to."""
+    runs = [sweep / f"{method}-{seed}" for method in METHODS for seed in range(seeds)]
+    off, moved = zip(*(pair for run in runs for pair in transference_errors(run, num_batches)), strict=True)
+    return (
+        "The critics' transference (how far one task's step of Adam lowers each loss; what methods that look ahead go "
+        f"by):\nbfloat16 changes it by {_spread(off)} of itself, another batch by {_spread(moved)}."
+    )
+
+
 def direction_table(sweep: Path, seeds: int, num_batches: int) -> list[str]:
     """Return the errors of both methods' directions by condition number, at states that either method has led to."""
     found = [direction_errors(sweep / f"{method}-{seed}", num_batches) for method in METHODS for seed in range(seeds)]
@@ -153,6 +164,28 @@ def direction_errors(run_dir: Path, num_batches: int) -> dict[str, list[Errors]]
 
     Targets and noise of a batch are drawn once, in float32: what differs is the loss's forward and backward pass.
     """
+    agent, batches = _critic_batches(run_dir, num_batches)
+    systems = [
+        [jacobian(agent, inputs, torch.float64), *(jacobian(agent, inputs, precision) for precision in PRECISIONS)]
+        for inputs in batches
+    ]
+    return {method: _errors(method, systems) for method in METHODS}
+
+
+def transference_errors(run_dir: Path, num_batches: int) -> list[tuple[float, float]]:
+    """Return how far bfloat16 moves the critics' transference, and how far another batch does, batch by batch."""
+    agent, batches = _critic_batches(run_dir, num_batches)
+    exact, rounded = [], []
+    for inputs in batches:
+        for precision, found in zip(PRECISIONS, (exact, rounded), strict=True):
+            with torch.no_grad(), products_in(precision):
+                found.append(agent.critic.transference(agent._critic_loss, inputs, "optimizer"))  # noqa: SLF001 - as training does
+    moved = [_distance(exact[index - 1], one) for index, one in enumerate(exact)]
+    return list(zip(map(_distance, rounded, exact), moved, strict=True))
+
+
+def _critic_batches(run_dir: Path, num_batches: int) -> tuple[MTSAC, list[Any]]:
+    """Return the agent at the end of a run, and what its critics' losses make of batches of its replay."""
     settings = cli.load(run_dir)
     newest = checkpoint.latest(run_dir / "checkpoints")
     assert newest is not None, f"{run_dir} has not ended"
@@ -161,13 +194,9 @@ def direction_errors(run_dir: Path, num_batches: int) -> dict[str, list[Errors]]
     replay.load_state_dict(checkpoint.load(newest, "replay"))
     checkpoint.load_rows(newest, replay)
     generator = torch_generator(settings.trainer.seed, "precision")
-    systems = []
-    for _ in range(num_batches):
-        batch = replay.sample(settings.agent_config.batch_size)
-        with torch.no_grad():
-            inputs = agent._critic_inputs(batch, generator)  # noqa: SLF001 - what training gives its loss
-        systems.append([jacobian(agent, inputs, torch.float64), *(jacobian(agent, inputs, p) for p in PRECISIONS)])
-    return {method: _errors(method, systems) for method in METHODS}
+    with torch.no_grad():
+        batches = [replay.sample(settings.agent_config.batch_size) for _ in range(num_batches)]
+        return agent, [agent._critic_inputs(batch, generator) for batch in batches]  # noqa: SLF001 - as training does
 
 
 def jacobian(agent: MTSAC, inputs: Any, precision: Precision | torch.dtype) -> Tensor:

@@ -114,7 +114,6 @@ def run(folder: Path, *argv: str) -> dict:
 def test_a_run_in_bfloat16_learns_something_else_and_continues_exactly(tmp_path):
     rounded = ("--matmul-precision", "bfloat16")
     whole = run(tmp_path / "whole", *rounded)
-    assert_same_state(whole, run(tmp_path / "again", *rounded))
     run(tmp_path / "parts", *rounded, "--total-steps", "80")
     assert main(["--resume", str(tmp_path / "parts"), "--total-steps", "160"]) == 0
     assert_same_state(whole, everything(tmp_path / "parts"))
