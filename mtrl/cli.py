@@ -130,17 +130,19 @@ def check_device(flag: str, device: str) -> None:
 
 def _with_precision(settings: Settings) -> Settings:
     """Refuse a precision that the device has not; a run begun on another device is continued, with a remark."""
-    precision, name = settings.trainer.matmul_precision, settings.trainer.device
+    precision, kind = settings.trainer.matmul_precision, settings.trainer.device
     if precision == "float32":
         return settings
     import torch
 
     from mtrl.precision import has_precision
 
-    device = torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(kind)
     if has_precision(device, precision):
         return settings
-    where = "this GPU" if device.type == "cuda" else "this processor"
+    where = "this GPU" if kind == "cuda" else "this processor"
     others = [other for other in ("tf32", "bfloat16") if has_precision(device, other)]
     if settings.resume is None:
         expected = " or ".join(["float32", *others])
