@@ -47,12 +47,12 @@ HEAD = """# What products in bfloat16 cost
 
 ## Learning
 
-    python -m mtrl.sweep --env ENV --aggregators {methods} --seeds 0:{seeds} --jobs 1 --cpus-per-run 1 --device cpu \\
+    python -m mtrl.sweep --env ENV --aggregators {methods} --seeds {comma} --jobs 1 --cpus-per-run 1 --device cpu \\
         --threads 1 --eval-goals 50 --matmul-precision PRECISION --sweep-dir DIR/ENV-PRECISION
     python -m scripts.compare_precision --runs DIR --seeds {seeds} --output results/precision.md
 
 {provenance}
-First start {date}; the preset of the environment, 24,000 environment steps, seeds 0 to {last}.
+First start {date}; the preset of the environment, 24,000 environment steps, seeds {comma}.
 
 Success: deterministic policy, all 50 goals of every task. *Last* is the evaluation at the end; *best* the highest of
 the run's six, which is chosen by its outcome; *average* is over the six, the area under the curve. *Change* is bfloat16
@@ -85,7 +85,7 @@ def main() -> None:
     """Read the runs and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, required=True, metavar="DIR", help="where the folders of the sweeps are")
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N-1 (default: 5)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="default: 0 1 2 3 4")
     parser.add_argument("--batches", type=int, default=20, help="of every run (default: 20)")
     parser.add_argument("--output", type=Path, help="Markdown file; standard output by default")
     args = parser.parse_args()
@@ -95,8 +95,8 @@ def main() -> None:
     started = [run for runs in all_runs.values() for run in runs]
     head = HEAD.format(
         methods=",".join(METHODS),
-        seeds=args.seeds,
-        last=args.seeds - 1,
+        comma=",".join(map(str, args.seeds)),
+        seeds=" ".join(map(str, args.seeds)),
         provenance=provenance(started),
         date=min(str(run.start()["time"]) for run in started)[:10],
     )
@@ -109,9 +109,9 @@ def main() -> None:
         print(text)
 
 
-def runs_of(folder: Path, env: str, precision: str, method: str, seeds: int) -> list[Run]:
+def runs_of(folder: Path, env: str, precision: str, method: str, seeds: Sequence[int]) -> list[Run]:
     """Return the runs of one sweep and method, one per seed."""
-    return [Run(folder / f"{env}-{precision}" / f"{method}-{seed}", ()) for seed in range(seeds)]
+    return [Run(folder / f"{env}-{precision}" / f"{method}-{seed}", ()) for seed in seeds]
 
 
 def learning_table(runs: dict[tuple[str, str, str], list[Run]]) -> list[str]:
@@ -131,9 +131,9 @@ def learning_table(runs: dict[tuple[str, str, str], list[Run]]) -> list[str]:
     return lines
 
 
-def transference_line(sweep: Path, seeds: int, num_batches: int) -> str:
+def transference_line(sweep: Path, seeds: Sequence[int], num_batches: int) -> str:
     """Return the sentence on transference, at the states that either method has led to."""
-    runs = [sweep / f"{method}-{seed}" for method in METHODS for seed in range(seeds)]
+    runs = [sweep / f"{method}-{seed}" for method in METHODS for seed in seeds]
     off, moved = zip(*(pair for run in runs for pair in transference_errors(run, num_batches)), strict=True)
     return (
         "The critics' transference (how far one task's step of Adam lowers each loss; what methods that look ahead go "
@@ -141,9 +141,9 @@ def transference_line(sweep: Path, seeds: int, num_batches: int) -> str:
     )
 
 
-def direction_table(sweep: Path, seeds: int, num_batches: int) -> list[str]:
+def direction_table(sweep: Path, seeds: Sequence[int], num_batches: int) -> list[str]:
     """Return the errors of both methods' directions by condition number, at states that either method has led to."""
-    found = [direction_errors(sweep / f"{method}-{seed}", num_batches) for method in METHODS for seed in range(seeds)]
+    found = [direction_errors(sweep / f"{method}-{seed}", num_batches) for method in METHODS for seed in seeds]
     pooled = {method: [errors for run in found for errors in run[method]] for method in METHODS}
     columns = [f"{method}: {what}" for method in METHODS for what in (*PRECISIONS, "other batch")]
     lines = _header("condition number", "batches", "gradients", *columns)

@@ -15,7 +15,7 @@ def test_changes_are_of_runs_of_one_seed(tmp_path):
     rates = {("float32", 0): (0.0, 0.5), ("float32", 1): (0.5, 0.75), ("bfloat16", 0): (0.25, 0.5)}
     groups = {}
     for group in ((env, precision, method) for env in ENVS for precision in PRECISIONS for method in METHODS):
-        groups[group] = runs_of(tmp_path, *group, 2)
+        groups[group] = runs_of(tmp_path, *group, range(2))
         for seed, run in enumerate(groups[group]):
             evaluations = rates.get((group[1], seed), (0.75, 0.25)) if group[2] == "mean" else (0.5, 0.5)
             write_run(run.directory, (), [alike(rate) for rate in evaluations])
