@@ -52,7 +52,8 @@ HEAD = """# What products in bfloat16 cost
     python -m scripts.compare_precision --runs DIR --seeds {seeds} --output results/precision.md
 
 {provenance}
-First start {date}; the preset of the environment, 24,000 environment steps, seeds {comma}.
+First start {date}; the preset of the environment, 24,000 environment steps; of the seeds
+{comma} those whose runs had all ended.
 
 Success: deterministic policy, all 50 goals of every task. *Last* is the evaluation at the end; *best* the highest of
 the run's six, which is chosen by its outcome; *average* is over the six, the area under the curve. *Change* is bfloat16
@@ -90,8 +91,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="Markdown file; standard output by default")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    ended = {env: [seed for seed in args.seeds if has_ended(args.runs, env, seed)] for env in ENVS}
     groups = [(env, precision, method) for env in ENVS for precision in PRECISIONS for method in METHODS]
-    all_runs = {group: runs_of(args.runs, *group, args.seeds) for group in groups}
+    all_runs = {group: runs_of(args.runs, *group, ended[group[0]]) for group in groups}
     started = [run for runs in all_runs.values() for run in runs]
     head = HEAD.format(
         methods=",".join(METHODS),
@@ -100,7 +102,7 @@ def main() -> None:
         provenance=provenance(started),
         date=min(str(run.start()["time"]) for run in started)[:10],
     )
-    measured = args.runs / MEASURED, args.seeds, args.batches
+    measured = args.runs / MEASURED, ended["toy_scaled"], args.batches
     lines = [head, "", *learning_table(all_runs), "", DIRECTIONS.format(batches=args.batches), ""]
     text = "\n".join([*lines, *direction_table(*measured), "", transference_line(*measured)]) + "\n"
     if args.output:
@@ -114,20 +116,27 @@ def runs_of(folder: Path, env: str, precision: str, method: str, seeds: Sequence
     return [Run(folder / f"{env}-{precision}" / f"{method}-{seed}", ()) for seed in seeds]
 
 
+def has_ended(folder: Path, env: str, seed: int) -> bool:
+    """Return whether all runs of a suite and seed are there: they save at their end alone."""
+    pairs = [(precision, method) for precision in PRECISIONS for method in METHODS]
+    runs = [run for precision, method in pairs for run in runs_of(folder, env, precision, method, [seed])]
+    return all(checkpoint.latest(run.directory / "checkpoints") for run in runs)
+
+
 def learning_table(runs: dict[tuple[str, str, str], list[Run]]) -> list[str]:
     """Return the success of every suite and method in both precisions, and the change."""
     kinds = {"last": last, "best": best, "average": average}
     columns = [f"{kind}, {what}" for kind in kinds for what in (*PRECISIONS, "change")]
-    lines = _header("suite", "method", *columns)
+    lines = _header("suite", "method", "seeds", *columns)
     for env in ENVS:
         tasks = task_names(env)
         for method in METHODS:
-            cells = []
+            cells, exact = [], []
             for measure in kinds.values():
                 exact, rounded = ([measure(run, tasks) for run in runs[env, kind, method]] for kind in PRECISIONS)
                 change = [after - before for before, after in zip(exact, rounded, strict=True)]
                 cells += [mean_cell(exact), mean_cell(rounded), mean_cell(change, low=-1.0)]
-            lines.append(_row(env, method, *cells))
+            lines.append(_row(env, method, str(len(exact)), *cells))
     return lines
 
 

@@ -20,8 +20,8 @@ def test_changes_are_of_runs_of_one_seed(tmp_path):
             evaluations = rates.get((group[1], seed), (0.75, 0.25)) if group[2] == "mean" else (0.5, 0.5)
             write_run(run.directory, (), [alike(rate) for rate in evaluations])
     lines = learning_table(groups)
-    assert lines[3] == "| toy | aligned | 0.50 | 0.50 | 0.00 | 0.50 | 0.50 | 0.00 | 0.50 | 0.50 | 0.00 |"
-    cells = lines[2].split(" | ")[1:]
+    assert lines[3] == "| toy | aligned | 2 | 0.50 | 0.50 | 0.00 | 0.50 | 0.50 | 0.00 | 0.50 | 0.50 | 0.00 |"
+    cells = lines[2].split(" | ")[2:]
     # last: 0.5 and 0.75 become 0.5 and 0.25; best stay the same; averages: 0.25 and 0.625 become 0.375 and 0.5
     found = [cell.split()[0] for cell in cells[1:]]
     assert found == ["0.62", "0.38", "-0.25", "0.62", "0.62", "0.00", "0.44", "0.44", "0.00"]
