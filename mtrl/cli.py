@@ -110,6 +110,7 @@ def _checked(settings: Settings) -> Settings:
     """Refuse settings that are valid one by one and impossible together or here."""
     check_device("--device", settings.trainer.device)
     check_device("--replay.device", settings.replay.device)
+    settings = _with_precision(settings)
     _check_eval_goals(settings)
     for part in ("critic", "actor"):
         _check_aggregator(settings, part)
@@ -130,6 +131,29 @@ def check_device(flag: str, device: str) -> None:
 
     if not torch.cuda.is_available():
         raise UsageError(f"{flag}: expected auto or cpu, got 'cuda': this torch sees no CUDA device")
+
+
+def _with_precision(settings: Settings) -> Settings:
+    """Refuse a precision that the device has not; a run begun on another device is continued, with a remark."""
+    precision, kind = settings.trainer.matmul_precision, settings.trainer.device
+    if precision == "float32":
+        return settings
+    import torch
+
+    from mtrl.precision import has_precision
+
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(kind)
+    if has_precision(device, precision):
+        return settings
+    where = "this GPU" if kind == "cuda" else "this processor"
+    others = [other for other in ("tf32", "bfloat16") if has_precision(device, other)]
+    if settings.resume is None:
+        expected = " or ".join(["float32", *others])
+        raise UsageError(f"--matmul-precision: expected {expected}, which {where} has, got {precision!r}")
+    remark = f"{where} has no products in {precision}, with which the run began: it goes on in float32"
+    return dataclasses.replace(settings, remarks=(*settings.remarks, remark))
 
 
 def _check_eval_goals(settings: Settings) -> None:

@@ -11,6 +11,7 @@ import torch
 from mtrl import configs, envs
 from mtrl.interfaces import Agent, Batch, EnvSpec, VectorEnv
 from mtrl.loggers import duration, say
+from mtrl.precision import products_in
 from mtrl.replay import storage_bytes
 from mtrl.schedule import total_steps
 from mtrl.seeding import numpy_generator, torch_generator
@@ -48,7 +49,8 @@ def say_time(
         steps_done: Environment steps that a run to be resumed has already taken.
     """
     spec = env.spec
-    update = seconds_per_update(make_agent, spec, settings.agent_config.batch_size, device)
+    with products_in(settings.trainer.matmul_precision):
+        update = seconds_per_update(make_agent, spec, settings.agent_config.batch_size, device)
     step = seconds_per_vector_step(env)
     budget, learning, evaluating = estimate(settings, spec, update, step, steps_done)
     say(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mtrl.interfaces import Agent, Metrics
 from mtrl.nonfinite import NonFiniteError, NonFiniteUpdates, keep_update
+from mtrl.precision import products_in
 from mtrl.profiling import UpdateProfile
 from mtrl.recording import Repeated
 from mtrl.replay import Replay
@@ -53,7 +54,8 @@ class Learner:
             tensors=lambda: [*agent.tensors(), *self._nonfinite.tensors()],
             streams=lambda: [*agent.streams(), *replay.streams()],
             device=device,
-            is_recorded=config.compile == "auto",
+            # A list of operations does not remember which of them are never rounded; a graph is of kernels chosen.
+            is_recorded=config.compile == "auto" and (device.type == "cuda" or config.matmul_precision == "float32"),
             warn=warn,
         )
         self._transference = Average()
@@ -75,7 +77,7 @@ class Learner:
             NonFiniteError: A loss, gradient or temperature is not finite, and the run is not told to skip.
         """
         self._streams_before = [stream.get_state() for stream in self.agent.streams()]
-        with self._stopwatch("update"):
+        with self._stopwatch("update"), products_in(self.config.matmul_precision):
             self._batch, self._metrics = self._learn()
         self.update_count += 1
         if self._device.type == "cpu":  # elsewhere asking costs a synchronisation, so it waits for the next record

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from mtrl.interfaces import EnvSpec
+from mtrl.precision import Precision
 
 STEPS_PER_TASK = 2_000_000
 """The budget of the published MT10 and MT50 runs."""
@@ -46,6 +47,10 @@ class Config:
     says so. off: compute everything step by step, for debugging."""
     deterministic: bool = False
     """Whether a GPU may only use algorithms that give the same bits every time; slower. A CPU always does."""
+    matmul_precision: Precision = "float32"
+    """What updates may round the factors of matrix products to, for speed: tf32 on a GPU, bfloat16 on a CPU that has
+    products of it. Sums, parameters and the inner products of gradients are as in float32; acting, evaluation and
+    measurements happen in float32."""
     eval_every: int = 200_000
     """Environment steps (summed over tasks) between evaluations; 0 for none."""
     eval_goals: int = 5

@@ -15,16 +15,17 @@ loops take part in the first rounds only.
     OMP_WAIT_POLICY=PASSIVE python -m scripts.bench_update --threads 2 --output results/update.md
 
 (as `mtrl.train` sets it). The loops of fifty tasks take minutes; `--loops` names the methods that are looped.
+`--matmul-precision` compares with updates whose matrix products are rounded so.
 """
 
 import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -35,6 +36,7 @@ from mtrl.aggregators.base import Need
 from mtrl.interfaces import Batch
 from mtrl.memory import keep_freed_memory
 from mtrl.networks.mlp import MLP
+from mtrl.precision import Precision, has_precision, products_in
 from mtrl.run_directory import describe_environment
 from scripts import bench_gradients
 from scripts.update_by_loop import loop, own_passes, update_by
@@ -80,6 +82,10 @@ class Measured(NamedTuple):
     rates: Rates
     dearest: dict[str, list[tuple[str, float]]]
     """Method -> the dearest operations of an update and their shares of its time."""
+    precision: Precision = "float32"
+    """What the products of `rounded` were rounded to."""
+    rounded: Mapping[str, float] = {}
+    """Method -> seconds of the same update in that precision; empty where it is float32."""
 
 
 def main() -> None:
@@ -92,12 +98,15 @@ def main() -> None:
     parser.add_argument("--loop-rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--matmul-precision", choices=get_args(Precision), default="float32", help="to compare with")
     parser.add_argument("--cpu-time", action="store_true", help="of this process, for one thread on a busy machine")
     parser.add_argument("--output", type=Path, help="Markdown file; standard output by default")
     parser.add_argument("--note", help="a sentence about the machine, for the head of the report")
     args = parser.parse_args()
     if args.cpu_time and (args.threads > 1 or args.device != "cpu"):
         parser.error(f"--cpu-time needs --threads 1 and --device cpu, got {args.threads} and {args.device}")
+    if not has_precision(torch.device(args.device), args.matmul_precision):
+        parser.error(f"--matmul-precision: {args.device} has no products in {args.matmul_precision}")
     clock = time.process_time if args.cpu_time else time.perf_counter
     torch.set_num_threads(args.threads)
     keep_freed_memory()
@@ -105,7 +114,8 @@ def main() -> None:
     found = []
     for num_tasks in args.tasks:
         looped = [method for method in args.methods if method in args.loops]
-        found.append(measure(num_tasks, args.methods, looped, args.device, args.rounds, args.loop_rounds, clock=clock))
+        rounds, precision = (args.rounds, args.loop_rounds), args.matmul_precision
+        found.append(measure(num_tasks, args.methods, looped, args.device, *rounds, clock=clock, precision=precision))
         print(f"measured: {num_tasks} tasks", file=sys.stderr)
     lines += ["## Targets", "", *summary(found)]
     for one in found:
@@ -184,13 +194,18 @@ def measure(
     batch_size: int = BATCH_SIZE,
     hidden_dims: tuple[int, ...] = HIDDEN_DIMS,
     clock: Callable[[], float] = time.perf_counter,
+    precision: Precision = "float32",
 ) -> Measured:
-    """Time updates of all methods, and of some by loops, in turns."""
+    """Time updates of all methods, also in a lower precision, and of some by loops, in turns."""
     batch = random_batch(num_tasks, batch_size, device)
     new_agent = partial(make_agent, num_tasks, hidden_dims, device)
     agents = {method: new_agent(method) for method in methods}
     variants: dict[tuple[str, str], tuple[Callable[[], Any], int]] = {
         ("update", method): (partial(agent.update, batch), rounds) for method, agent in agents.items()
+    }
+    lower = methods if precision != "float32" else ()
+    variants |= {
+        ("rounded", method): (partial(update_in, precision, new_agent(method), batch), rounds) for method in lower
     }
     for name, find in {"loop": loop, "own passes": own_passes}.items():
         variants |= {
@@ -214,7 +229,15 @@ def measure(
         {method: floor(work[method], rates) for method in methods},
         rates,
         {method: dearest(partial(agents[method].update, batch), device) for method in shown},
+        precision,
+        {method: seconds["rounded", method] for method in lower},
     )
+
+
+def update_in(precision: Precision, agent: MTSAC, batch: Batch) -> None:
+    """Update as a run of that `--matmul-precision` does."""
+    with products_in(precision):
+        agent.update(batch)
 
 
 def time_in_turns(
@@ -342,6 +365,10 @@ def table(one: Measured) -> list[str]:
             f"{one.floor[method] / seconds:.0%}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    if one.rounded:
+        lines += ["", f"| method | ms with products in {one.precision} | / float32 |", "|---|---|---|"]
+    for method, seconds in one.rounded.items():
+        lines.append(f"| {method} | {1e3 * seconds:.1f} | {seconds / one.update[method]:.2f} |")
     for method, operations in one.dearest.items():
         shares = ", ".join(f"{name.removeprefix('aten::')} {share:.1%}" for name, share in operations)
         lines += ["", f"Where {method}'s time goes (profiler, time of the operation itself): {shares}."]

@@ -10,6 +10,7 @@ from pathlib import Path
 from mtrl import cli
 from mtrl.assembly import choose_device, make_agent, read_spec
 from mtrl.nonfinite import repeat_update
+from mtrl.precision import products_in
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,7 +26,9 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(str(problem))
     device = choose_device(settings.trainer.device)
     agent = make_agent(settings, read_spec(settings), device)
-    print(repeat_update(file, agent, device)[1] or "everything is finite")
+    with products_in(settings.trainer.matmul_precision):
+        found = repeat_update(file, agent, device)[1]
+    print(found or "everything is finite")
 
 
 if __name__ == "__main__":

@@ -184,6 +184,7 @@ train --resume run                          | --resume: run has no complete chec
 train --resume run --env mt10               | --env cannot change in a run that is continued; only --total-steps
 train --resume run --network multi_head     | --network cannot change in a run that is continued
 train --resume run --network.hidden-dims 9  | --network.hidden-dims cannot change
+train --resume run --matmul-precision tf32  | --matmul-precision cannot change
 train --resume run --run-dir new            | --run-dir cannot change
 train --resume run --preset mt10            | --preset cannot change
 train --resume run --total-steps 0          | --total-steps: must be at least 1, got 0
@@ -217,6 +218,9 @@ train --env toy --workers 0                 | --workers: must be at least 1, got
 train --env toy --workers auto              | --workers: expected an integer or None, got 'auto'
 train --env toy --threads 1000000000000     | --threads: must be at most 4096, got 1000000000000
 train --env toy --device gpu                | --device: expected one of auto, cpu, cuda, got 'gpu'
+train --env toy --matmul-precision bf16     | --matmul-precision: expected one of float32, tf32, bfloat16, got 'bf16'
+train --env toy --matmul-precision          | --matmul-precision: expected one of float32, tf32, bfloat16, got nothing
+train --env toy --device cpu --matmul-precision tf32 | --matmul-precision: expected float32 | got 'tf32'
 train --env toy --device cuda:0             | --device | 'cuda:0' | Did you mean cuda?
 train --env toy --on-nonfinite rais         | --on-nonfinite | 'rais' | Did you mean raise?
 train --env toy --max-hours nan             | --max-hours: must be above 0, got nan

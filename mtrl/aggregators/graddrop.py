@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtrl.aggregators.base import Aggregator, Need
-from mtrl.aggregators.system import Aggregation, GradientSystem
+from mtrl.aggregators.system import Aggregation, GradientSystem, combine
 
 
 class GradDrop(Aggregator):
@@ -77,4 +77,4 @@ def keep_one_sign(
 
 def _sums(part: Float[Tensor, "task *shape"], leaks: Float[Tensor, " task"]) -> tuple[Tensor, Tensor]:
     """Return the plain sum over the tasks and the one weighted by the leaks."""
-    return part.sum(0), torch.tensordot(leaks.to(part.dtype), part, dims=1)
+    return part.sum(0), combine((part,), leaks)[0]

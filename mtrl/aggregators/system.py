@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtrl.aggregators.host import on_host
+from mtrl.precision import unrounded_products
 
 Rows = tuple[Tensor, ...]
 """The Jacobian of the task losses, leaf by leaf: each (task, *shape of the parameter). Never concatenated."""
@@ -81,6 +82,8 @@ def chunks(leaf: Float[Tensor, "task *shape"]) -> Sequence[Float[Tensor, "task c
 def combine(rows: Sequence[Tensor], weights: Float[Tensor, " task"]) -> Rows:
     """Sum the task gradients with `weights`.
 
+    Gradients may come from rounded products, but large weights of opposite sign would multiply what is rounded here.
+
     Args:
         rows: Per parameter the gradients of all tasks, (task, *shape).
         weights: One weight per task; cast to the dtype of the rows, which is one for all.
@@ -89,7 +92,8 @@ def combine(rows: Sequence[Tensor], weights: Float[Tensor, " task"]) -> Rows:
         The weighted sum, leaf by leaf, each (*shape).
     """
     row = weights.to(rows[0].dtype)[None]
-    return tuple((row @ leaf.reshape(len(leaf), -1)).view(leaf.shape[1:]) for leaf in rows)
+    with unrounded_products():
+        return tuple((row @ leaf.reshape(len(leaf), -1)).view(leaf.shape[1:]) for leaf in rows)
 
 
 @on_host
