@@ -76,7 +76,6 @@ def place(tmp_path, monkeypatch) -> Iterator[Path]:
 # ------------------------------------------------------------------------------------------------------------- python
 
 
-@pytest.mark.xfail(reason="its last line needs a tensor, losses=torch.stack(losses), and passes a list", strict=True)
 def test_the_supervised_example_fills_gradients_and_steps(tmp_path):
     (block,) = [block for block in blocks(README, "python") if "import backward" in block]
     (tmp_path / "shown.py").write_text(SUPERVISED.format(block))

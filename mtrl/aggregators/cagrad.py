@@ -40,8 +40,8 @@ class CAGrad(Aggregator):
     reinforcement learning, 20 steps on softmax logits, which stops 0 to 12% away on similar gradients and up to 56% on
     conflicting ones. Differs from both in that a zero gradient is left out of the mean and of w (`exact` only).
 
-    Cost: `exact` 1 to 9 linear systems of T^3 on a CPU; on a GPU, or where gradients depend on one another, up to 80;
-    `sgd` 20 steps of T^2.
+    Cost: `exact` 1 to 9 linear systems of T^3 or, where gradients depend on one another, up to 80; `sgd` 20 steps of
+    T^2.
     """
 
     @dataclass(frozen=True, kw_only=True)
