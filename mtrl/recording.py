@@ -77,16 +77,16 @@ class Repeated(Generic[Result]):
         """Make the record of a call, which is a call too."""
         before = self._copy()
         try:
-            result, self._record = (capture if self._device.type == "cuda" else trace)(self._function, self._streams())
+            result, self._record = record(self._function, self._streams(), self._device)
         except (RuntimeError, TypeError, ValueError) as problem:
             self._restore(before)
             return self._give_up(f"cannot be recorded: {problem!r}")
         return result
 
-    def _check(self, record: Callable[[], Result]) -> Result:
+    def _check(self, repeat: Callable[[], Result]) -> Result:
         """Call both from the same state; go on from where the function leads."""
         before = self._copy()
-        found = [leaf.clone() for leaf in _tensors(record())]
+        found = [leaf.clone() for leaf in _tensors(repeat())]
         recorded = self._copy()
         self._restore(before)
         result = self._function()
@@ -112,6 +112,13 @@ class Repeated(Generic[Result]):
             leaf.copy_(value)
         for stream, value in zip(self._streams(), state[1], strict=True):
             stream.set_state(value)
+
+
+def record(
+    function: Callable[[], Result], streams: Sequence[torch.Generator], device: torch.device
+) -> tuple[Result, Callable[[], Result]]:
+    """Call the function, and return its result and its record, unchecked."""
+    return (capture if device.type == "cuda" else trace)(function, streams)
 
 
 def _deviation(before: Sequence[Tensor], expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:

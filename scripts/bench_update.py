@@ -1,8 +1,9 @@
 """What does a whole update take, per method, beside a loop over the tasks and beside what the hardware must do?
 
 Times `MTSAC.update` (targets, gradients, Gramian, weights, combination, Adam, for critics and actor; temperatures,
-target critics) at full size (39 observations, 4 actions, 3x400, 128 transitions per task, random data), and in the same
-turns
+target critics), recorded and repeated as in training, at full size (39 observations, 4 actions, 3x400, 128 transitions
+per task, random data), and in the same turns
+    by steps    the same, not recorded (`--compile off`)
     loop        the same update with one backward per task over a shared graph (what most codes do)
     own passes  the same update with one forward and backward per task, on that task's transitions alone
     floor       the matrix products that no implementation can leave out, each at the rate this machine reaches on a
@@ -37,6 +38,7 @@ from mtrl.interfaces import Batch
 from mtrl.memory import keep_freed_memory
 from mtrl.networks.mlp import MLP
 from mtrl.precision import Precision, has_precision, products_in
+from mtrl.recording import RUNS_BEFORE, record
 from mtrl.run_directory import describe_environment
 from scripts import bench_gradients
 from scripts.update_by_loop import loop, own_passes, update_by
@@ -82,6 +84,8 @@ class Measured(NamedTuple):
     rates: Rates
     dearest: dict[str, list[tuple[str, float]]]
     """Method -> the dearest operations of an update and their shares of its time."""
+    by_steps: Mapping[str, float] = {}
+    """Method -> seconds of the same update where it is not recorded."""
     precision: Precision = "float32"
     """What the products of `rounded` were rounded to."""
     rounded: Mapping[str, float] = {}
@@ -117,9 +121,7 @@ def main() -> None:
         rounds, precision = (args.rounds, args.loop_rounds), args.matmul_precision
         found.append(measure(num_tasks, args.methods, looped, args.device, *rounds, clock=clock, precision=precision))
         print(f"measured: {num_tasks} tasks", file=sys.stderr)
-    lines += ["## Targets", "", *summary(found)]
-    for one in found:
-        lines += table(one)
+    lines += ["## Targets", "", *summary(found), *(line for one in found for line in table(one))]
     text = "\n".join(lines) + "\n"
     if args.output:
         args.output.write_text(text, encoding="utf-8")
@@ -149,7 +151,7 @@ def least_work(agent: MTSAC, num_tasks: int, batch_size: int) -> Work:
     A1, C1 = actor[0].numel(), sum(weight.numel() for weight in critic[::num_layers])
     Ca = sum(len(weight) * agent.action_dim for weight in critic[::num_layers])
     rows = 2.0 * num_tasks * batch_size
-    num_params = {part.name: sum(leaf.numel() for leaf in part.leaves) for part in (agent.actor, agent.critic)}
+    num_params = {part.name: len(part.parameters.flat) for part in (agent.actor, agent.critic)}
     moved = 3 * num_params["critic"]
     for part in (agent.actor, agent.critic):
         reads = part.aggregator.need.has_gramian + (part.aggregator.need >= Need.GRAMIAN)
@@ -201,8 +203,9 @@ def measure(
     new_agent = partial(make_agent, num_tasks, hidden_dims, device)
     agents = {method: new_agent(method) for method in methods}
     variants: dict[tuple[str, str], tuple[Callable[[], Any], int]] = {
-        ("update", method): (partial(agent.update, batch), rounds) for method, agent in agents.items()
+        ("update", method): (recorded(agent, batch), rounds) for method, agent in agents.items()
     }
+    variants |= {("by steps", method): (partial(new_agent(method).update, batch), rounds) for method in methods}
     lower = methods if precision != "float32" else ()
     variants |= {
         ("rounded", method): (partial(update_in, precision, new_agent(method), batch), rounds) for method in lower
@@ -212,7 +215,7 @@ def measure(
             (name, method): (partial(update_by, find, new_agent(method), batch), loop_rounds) for method in looped
         }
     agent = agents[methods[0]]
-    width, num_params = hidden_dims[-1], sum(leaf.numel() for leaf in agent.critic.leaves)
+    width, num_params = hidden_dims[-1], len(agent.critic.parameters.flat)
     kinds = probes(num_tasks, batch_size, width, num_params, device)
     variants |= {("probe", kind): (probe, rounds) for kind, probe in kinds.items()}
     seconds = dict(zip(variants, time_in_turns(list(variants.values()), device, clock), strict=True))
@@ -228,10 +231,18 @@ def measure(
         {method: seconds["own passes", method] for method in looped},
         {method: floor(work[method], rates) for method in methods},
         rates,
-        {method: dearest(partial(agents[method].update, batch), device) for method in shown},
+        {method: dearest(variants["update", method][0], device) for method in shown},
+        {method: seconds["by steps", method] for method in methods},
         precision,
         {method: seconds["rounded", method] for method in lower},
     )
+
+
+def recorded(agent: MTSAC, batch: Batch) -> Callable[[], object]:
+    """Return the record of the agent's update."""
+    for _ in range(RUNS_BEFORE["cuda"]):
+        agent.update(batch)
+    return record(partial(agent.update, batch), agent.streams(), agent.device)[1]
 
 
 def update_in(precision: Precision, agent: MTSAC, batch: Batch) -> None:
@@ -314,7 +325,7 @@ def head(threads: int, device: str, quantity: str, note: str | None) -> list[str
         "",
         f"Whole updates of critics {'x'.join(map(str, HIDDEN_DIMS))} and an actor of the same size, {BATCH_SIZE}",
         f"transitions per task; medians ({quantity}) of variants that took turns.",
-        "*loop*: one backward per task over a shared graph.",
+        "*by steps*: not recorded (`--compile off`). *loop*: one backward per task over a shared graph.",
         "*own passes*: one forward and backward per task on its own transitions. Both are the same update otherwise",
         "and give the same parameters. *floor*: matrix products at the rates below, and the bytes of Adam, targets,",
         "Gramian and combination (formulas in the script), without biases, ReLUs, losses and a method's own problem.",
@@ -349,8 +360,8 @@ def table(one: Measured) -> list[str]:
         f"Products: {rates[0]} (forward), {rates[1]} (for inputs), {rates[2]} (for weights) GFLOP/s.",
         f"Copies: {rates[3]} GB/s.",
         "",
-        "| method | ms | updates/s | / mean | loop ms | / ours | own passes ms | / ours | floor ms | floor / ours |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| method | ms | per s | / mean | by steps | / ours | loop | / ours | own passes | / ours | floor | / ours |",
+        f"|{'---|' * 12}",
     ]
     mean = one.update.get("mean")
     for method, seconds in one.update.items():
@@ -359,6 +370,7 @@ def table(one: Measured) -> list[str]:
             f"{1e3 * seconds:.1f}",
             f"{1 / seconds:.2f}",
             "" if mean is None else f"{seconds / mean:.2f}",
+            *_beside(one.by_steps.get(method), seconds),
             *_beside(one.loop.get(method), seconds),
             *_beside(one.own_passes.get(method), seconds),
             f"{1e3 * one.floor[method]:.1f}",
@@ -366,9 +378,9 @@ def table(one: Measured) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     if one.rounded:
-        lines += ["", f"| method | ms with products in {one.precision} | / float32 |", "|---|---|---|"]
+        lines += ["", f"| method | by steps, ms with products in {one.precision} | / float32 |", "|---|---|---|"]
     for method, seconds in one.rounded.items():
-        lines.append(f"| {method} | {1e3 * seconds:.1f} | {seconds / one.update[method]:.2f} |")
+        lines.append(f"| {method} | {1e3 * seconds:.1f} | {seconds / one.by_steps[method]:.2f} |")
     for method, operations in one.dearest.items():
         shares = ", ".join(f"{name.removeprefix('aten::')} {share:.1%}" for name, share in operations)
         lines += ["", f"Where {method}'s time goes (profiler, time of the operation itself): {shares}."]
