@@ -192,8 +192,9 @@ def test_recorded_actions_are_the_actions(monkeypatch):
         other.update(batch_for(step))
 
 
-@pytest.mark.parametrize("method", ["mean", "aligned", "nash"])
-def test_a_run_that_repeats_records_is_the_run_that_does_not(monkeypatch, tmp_path, method):
+@pytest.mark.timeout(300)  # three runs that are recorded
+@pytest.mark.parametrize("method", ["aligned", "nash"])
+def test_a_run_that_repeats_records_is_the_run_that_does_not(monkeypatch, capsys, tmp_path, method):
     monkeypatch.setitem(recording.RUNS_BEFORE, "cpu", 3)
     made = []
     trace = operations.trace
@@ -203,6 +204,8 @@ def test_a_run_that_repeats_records_is_the_run_that_does_not(monkeypatch, tmp_pa
     assert len(made) == 6  # updates and actions
     expected = train(tmp_path / "off", aggregator=method, compile="off")
     assert len(made) == 6
+    said = capsys.readouterr()
+    assert "warning" not in said.out + said.err
     for trainer in (found, resumed):
         assert trainer.learner.update_count == expected.learner.update_count > 20
         assert all(torch.equal(a, b) for a, b in zip(trainer.agent.tensors(), expected.agent.tensors(), strict=True))
