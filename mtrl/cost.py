@@ -41,6 +41,8 @@ def say_time(
 ) -> None:
     """Measure an update and a step, and print what the run will still take; name the preset sized for a CPU.
 
+    It will take less: environments step while the learner updates, and updates are recorded.
+
     Args:
         settings: Of the run.
         make_agent: Builds an agent to be thrown away.
@@ -55,7 +57,7 @@ def say_time(
     budget, learning, evaluating = estimate(settings, spec, update, step, steps_done)
     say(
         f"one update takes {1000 * update:.1f} ms and one step of all environments {1000 * step:.1f} ms: "
-        f"{budget:,} environment steps will take about {duration(learning)}, evaluations {duration(evaluating)}"
+        f"{budget:,} environment steps will take at most about {duration(learning)}, evaluations {duration(evaluating)}"
     )
     if device.type == "cpu" and learning > LONG_RUN_SECONDS:
         sized = f"{envs.parse(settings.env)[0]}_cpu"

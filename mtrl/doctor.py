@@ -123,7 +123,7 @@ def _print_end(
         for method, times in speeds["updates"].items():
             each = ", ".join(f"{1000 * seconds:.1f} ms with {_count(n, 'thread')}" for n, seconds in times.items())
             lines.append(f"{'update, ' + method:<{_NAME_WIDTH + _STATUS_WIDTH}}{each}")
-        lines += [f"recommended: {advised['command']}", f"which will take about {duration(advised['seconds'])}"]
+        lines += [f"recommended: {advised['command']}", f"which will take at most about {duration(advised['seconds'])}"]
     worst = [check.name for check in found if check.status == "fail"]
     lines.append("training can run here" if can_train else f"training cannot run here: {', '.join(worst)}")
     sys.stdout.write("\n".join(lines) + "\n")
