@@ -1,13 +1,14 @@
 """The record of a function on a GPU: CUDA graphs, and the calls on the CPU between them."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from mtrl.aggregators.host import Mend, Solver, example, recorded_by
+from mtrl.aggregators.host import Mend, Solver, compute, example, recorded_by
 
 Result = TypeVar("Result")
 
@@ -64,13 +65,14 @@ class _Parts:
 
 
 def capture(function: Callable[[], Result], streams: Sequence[torch.Generator]) -> tuple[Result, Callable[[], Result]]:
-    """Record what the function would launch, call it, and return its result and what launches the same again.
+    """Call the function, record what it would launch then, and return its result and what launches that again.
 
     Args:
         function: Of no arguments; it must neither wait for the device nor read memory of the host, except inside
             functions that are `on_host`.
         streams: Random streams it draws from; the record draws from them too.
     """
+    result = _call_without_waiting(function)
     parts = _Parts(streams)
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -79,8 +81,11 @@ def capture(function: Callable[[], Result], streams: Sequence[torch.Generator]) 
         parts.begin()
         try:
             recorded = function()
-        finally:
-            parts.end()
+        except BaseException:
+            with suppress(RuntimeError):  # which would hide the reason
+                parts.end()
+            raise
+        parts.end()
     torch.cuda.current_stream().wait_stream(side)
 
     def repeat() -> Result:
@@ -88,7 +93,36 @@ def capture(function: Callable[[], Result], streams: Sequence[torch.Generator]) 
             run()
         return recorded
 
-    return function(), repeat
+    return result, repeat
+
+
+class _Watched:
+    """Lets what is `on_host` wait for the device."""
+
+    def call(self, solver: Solver, arguments: tuple[Any, ...]) -> Any:
+        torch.cuda.set_sync_debug_mode("default")
+        try:
+            return compute(solver, arguments)
+        finally:
+            torch.cuda.set_sync_debug_mode("error")
+
+    def unless(self, flag: Bool[Tensor, ""], mend: Mend, arguments: tuple[Any, ...]) -> None:
+        mend(flag, *arguments)
+
+
+def _call_without_waiting(function: Callable[[], Result]) -> Result:
+    """Call the function.
+
+    Raises:
+        RuntimeError: It waits for the device. In a capture that would leave torch's memory in disorder.
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with recorded_by(_Watched()):
+            return function()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def _pinned(like: Tensor) -> Tensor:

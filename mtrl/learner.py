@@ -54,8 +54,7 @@ class Learner:
             tensors=lambda: [*agent.tensors(), *self._nonfinite.tensors()],
             streams=lambda: [*agent.streams(), *replay.streams()],
             device=device,
-            # A list of operations does not remember which of them are never rounded; a graph is of kernels chosen.
-            is_recorded=config.compile == "auto" and (device.type == "cuda" or config.matmul_precision == "float32"),
+            is_recorded=config.compile == "auto" and _can_be_recorded(config, device, replay),
             warn=warn,
         )
         self._transference = Average()
@@ -159,6 +158,11 @@ class Learner:
         """Draw a batch without moving the replay's random stream."""
         with self.replay.unchanged_stream():
             return self._sample()
+
+
+def _can_be_recorded(config: Config, device: torch.device, replay: Replay) -> bool:
+    """Say whether a record holds all there is: a graph no work of the CPU, a list no `unrounded_products`."""
+    return replay.device.type == "cuda" if device.type == "cuda" else config.matmul_precision == "float32"
 
 
 def _to_numpy(metrics: Metrics) -> dict[str, float | np.ndarray]:

@@ -8,10 +8,25 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.fx.experimental import proxy_tensor
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from mtrl.aggregators.host import Mend, Solver, recorded_by, unless
+from mtrl.aggregators.host import Mend, Solver, compute, recorded_by, unless
 
 Result = TypeVar("Result")
+
+
+class _LookError(RuntimeError):
+    """Python asked for a value, which would stand in the record for ever."""
+
+
+class _Blindfold(TorchDispatchMode):
+    """Refuses what hands the value of a tensor to Python: `make_fx` lets that pass for tensors made before."""
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        if operation is torch.ops.aten._local_scalar_dense.default:  # noqa: SLF001 - its public name
+            raise _LookError("it looks at the value of a tensor")
+        return operation(*args, **(kwargs or {}))
 
 
 class _Calls:
@@ -21,8 +36,8 @@ class _Calls:
         mode = proxy_tensor.get_proxy_mode()
         assert mode is not None, "operations are being written down"
         proxies = pytree.tree_map(mode.tracer.unwrap_proxy, arguments)
-        with recorded_by(None), proxy_tensor.disable_proxy_modes_tracing():
-            result = solver(*arguments)
+        with _disable_current_modes():
+            result = compute(solver, arguments)
         node = mode.tracer.create_proxy("call_function", solver, proxies, {})
         return proxy_tensor.track_tensor_tree(result, node, constant=None, tracer=mode.tracer)
 
@@ -34,7 +49,7 @@ class _Calls:
         def mend_unless(flag: Tensor, *arguments: Any) -> None:
             unless(flag, mend, *arguments)
 
-        with recorded_by(None), proxy_tensor.disable_proxy_modes_tracing():
+        with recorded_by(None), _disable_current_modes():
             mend_unless(flag, *arguments)
         mode.tracer.create_proxy("call_function", mend_unless, proxies, {})
 
@@ -50,7 +65,8 @@ def trace(function: Callable[[], Result], streams: Sequence[torch.Generator]) ->
     results: list[Result] = []
 
     def call() -> Result:
-        results.append(function())
+        with _Blindfold():
+            results.append(function())
         return results[-1]
 
     with recorded_by(_Calls()):

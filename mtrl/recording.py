@@ -6,6 +6,7 @@ call of its own. A record reads and writes the very tensors it was made with: wh
 it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -20,11 +21,14 @@ Result = TypeVar("Result")
 RUNS_BEFORE = {"cuda": 3, "cpu": 200}
 """Calls before a record is made: what is allocated or decided once is settled then, and short runs need none."""
 
+CHECK_EVERY = 5_000
+"""Calls between checks: a number in Python that changes late is found then."""
+
 _NEVER = -1
 
 LARGEST_DEVIATION = 0.05
-"""Of what a call changes, on a GPU, where kernels may be chosen anew and sums ordered otherwise. A record that draws
-other random numbers, or has kept a number that changes, is off by about 1. On a CPU there must be no deviation."""
+"""Of what a call changes in any one tensor, on a GPU, where kernels may be chosen anew and sums ordered otherwise. On a
+CPU there must be no deviation."""
 
 
 class Repeated(Generic[Result]):
@@ -58,45 +62,49 @@ class Repeated(Generic[Result]):
         """
         self._name, self._function = name, function
         self._tensors, self._streams, self._device, self._warn = tensors, streams, device, warn
-        self._calls_left = RUNS_BEFORE[device.type] if is_recorded else _NEVER
+        self._calls_left = RUNS_BEFORE[device.type] + 1 if is_recorded else _NEVER
         self._record: Callable[[], Result] | None = None
-        self._is_checked = False
+        self._calls_repeated = 0
 
     def __call__(self) -> Result:
         """Call the function, in whatever way."""
-        if self._record is not None and self._is_checked:
-            return self._record()
-        if self._calls_left > 0:
-            self._calls_left -= 1
-            return self._function()
-        if self._calls_left == _NEVER:
-            return self._function()
-        return self._make() if self._record is None else self._check(self._record)
+        if self._calls_left > 0 or self._record is None:
+            self._calls_left -= self._calls_left > 0
+            return self._make() if self._calls_left == 0 else self._function()
+        self._calls_repeated += 1
+        is_due = self._calls_repeated % CHECK_EVERY == 1
+        return self._check(self._record) if is_due else self._record()
 
     def _make(self) -> Result:
         """Make the record of a call, which is a call too."""
-        before = self._copy()
+        before = None
         try:
+            before = self._copy()
             result, self._record = record(self._function, self._streams(), self._device)
-        except (RuntimeError, TypeError, ValueError) as problem:
+        except Exception as problem:  # noqa: BLE001 - whatever it is, learning does not depend on it
             self._restore(before)
             return self._give_up(f"cannot be recorded: {problem!r}")
         return result
 
     def _check(self, repeat: Callable[[], Result]) -> Result:
         """Call both from the same state; go on from where the function leads."""
-        before = self._copy()
-        found = [leaf.clone() for leaf in _tensors(repeat())]
-        recorded = self._copy()
+        before = None
+        try:
+            before = self._copy()
+            found = [leaf.clone() for leaf in _tensors(repeat())]
+            recorded = self._copy()
+        except RuntimeError as problem:
+            self._restore(before)
+            return self._give_up(f"cannot be checked: {problem!r}")
         self._restore(before)
         result = self._function()
-        expected = self._copy()
-        deviation = max(_deviation(before[0], expected[0], recorded[0]), _deviation([], _tensors(result), found))
-        if not all(torch.equal(a, b) for a, b in zip(expected[1], recorded[1], strict=True)):
+        if not all(map(torch.equal, recorded[1], [stream.get_state() for stream in self._streams()])):
             return self._give_up("draws other random numbers when it is repeated", result)
+        nothing = [torch.zeros_like(leaf) for leaf in found]
+        expected = [*self._tensors(), *_tensors(result)]
+        deviation = _deviation([*before[0], *nothing], expected, [*recorded[0], *found])
         if not deviation <= (LARGEST_DEVIATION if self._device.type == "cuda" else 0.0):
             return self._give_up(f"comes out otherwise when it is repeated, by {deviation:.1g} of its change", result)
-        self._is_checked = True
         return result
 
     def _give_up(self, reason: str, result: Result | None = None) -> Result:
@@ -107,7 +115,9 @@ class Repeated(Generic[Result]):
     def _copy(self) -> tuple[list[Tensor], list[Tensor]]:
         return [leaf.clone() for leaf in self._tensors()], [stream.get_state() for stream in self._streams()]
 
-    def _restore(self, state: tuple[list[Tensor], list[Tensor]]) -> None:
+    def _restore(self, state: tuple[list[Tensor], list[Tensor]] | None) -> None:
+        if state is None:  # nothing has been called yet
+            return
         for leaf, value in zip(self._tensors(), state[0], strict=True):
             leaf.copy_(value)
         for stream, value in zip(self._streams(), state[1], strict=True):
@@ -122,19 +132,21 @@ def record(
 
 
 def _deviation(before: Sequence[Tensor], expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
-    """Return the length of expected - found relative to that of expected - before, 0 where nothing differs.
+    """Return the length of found - expected relative to that of expected - before, of the tensor where it is largest.
 
-    Without anything before, relative to expected itself.
+    Numbers that are not finite count as if they were some large ones; integers and flags must be equal.
     """
-    difference = _distance(expected, found)
-    before = before or [torch.zeros_like(leaf) for leaf in expected]
-    return difference / _distance(expected, before) if difference else 0.0
+    return max(map(_deviation_of_one, before, expected, found), default=0.0)
 
 
-def _distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
-    """Return the length of the difference; of numbers that are not finite, only where they stand counts."""
-    lengths = [(a.double().nan_to_num() - b.double().nan_to_num()).norm() for a, b in zip(first, second, strict=True)]
-    return float(torch.stack(lengths).norm()) if lengths else 0.0
+def _deviation_of_one(before: Tensor, expected: Tensor, found: Tensor) -> float:
+    if torch.equal(found, expected):
+        return 0.0
+    if not expected.is_floating_point():
+        return math.inf
+    before, expected, found = (leaf.double().nan_to_num() for leaf in (before, expected, found))
+    difference, change = float((found - expected).norm()), float((expected - before).norm())
+    return difference / change if change else (math.inf if difference else 0.0)
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -69,6 +69,11 @@ class Replay:
         """Greatest absolute reward of each task that was ever stored, as it was stored."""
 
     @property
+    def device(self) -> torch.device:
+        """Return where the transitions are."""
+        return self._storage.device
+
+    @property
     def size(self) -> Int[np.ndarray, " task"]:
         """Number of stored transitions per task."""
         return np.minimum(self._added, self.capacity)

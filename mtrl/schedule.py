@@ -43,8 +43,10 @@ class Config:
     """CPU threads of the learner; by default torch decides."""
     compile: Literal["auto", "off"] = "auto"
     """auto: record the update and the policy after their first calls and repeat the records: CUDA graphs, or on a CPU
-    lists of operations, whose results are the same bit for bit. That is checked; where it cannot be done, a warning
-    says so. off: compute everything step by step, for debugging."""
+    lists of operations, whose results are the same bit for bit. That is checked at first and now and then; where it
+    fails, a warning says so. The time of what is repeated is counted as "update", no longer as critic, actor,
+    aggregation. off: compute everything step by step. Nothing is recorded with a replay on another device, or with
+    rounded products on a CPU."""
     deterministic: bool = False
     """Whether a GPU may only use algorithms that give the same bits every time; slower. A CPU always does."""
     matmul_precision: Precision = "float32"
@@ -69,8 +71,8 @@ class Config:
     is not finite always stops the run: save then saves what was learned before and lets new episodes begin, but not an
     agent whose actions are no numbers."""
     profile: int = 0
-    """Updates to trace with torch's profiler, early in the run: writes the trace to RUN/profile.json and prints the
-    dearest operations and what the time went into; 0 for none."""
+    """Updates to trace with torch's profiler, early in the run, where they are still computed step by step: writes the
+    trace to RUN/profile.json and prints the dearest operations and what the time went into; 0 for none."""
     max_hours: float | None = None
     """Hours after which this process saves and ends, as for a job whose time is limited; by default no limit."""
     run_dir: Path | None = None

@@ -85,6 +85,8 @@ def install(monkeypatch: Any) -> type[Stream]:
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: "default")
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
     monkeypatch.setattr("mtrl.cuda_graphs._pinned", torch.empty_like)
     monkeypatch.setattr(Stream, "waits", 0)
     return Stream

@@ -112,7 +112,7 @@ def test_recorded_updates_are_the_updates(method):
         found, expected = update(), other.update(batch_on("cuda", step))
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
-    assert update._is_checked
+    assert update._record is not None
     for ours, theirs in zip(agent.tensors(), other.tensors(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mtrl import cli, sweep
+from mtrl.aggregators import make
 from mtrl.flags import MODULES, UsageError
 from mtrl.run_directory import claim
 from tests.test_bad_input import assert_one_line
@@ -111,3 +112,10 @@ def test_help_shows_the_options_and_that_there_may_be_such_classes(capsys):
     said = capsys.readouterr().out
     assert "--aggregator.weights" in said
     assert said.count("MODULE:CLASS") == 3
+
+
+def test_a_method_that_competes_is_no_module(monkeypatch):
+    monkeypatch.setenv("MTRL_MODULES", "")
+    with pytest.raises(ValueError, match="evil_mod"):
+        make("it_mtl", combined=("evil_mod:X",))
+    assert "evil_mod" not in sys.modules

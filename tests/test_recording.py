@@ -11,7 +11,7 @@ from mtrl.acting import Explorer
 from mtrl.agents.mtsac import MTSAC
 from mtrl.aggregators import names
 from mtrl.interfaces import Batch, EnvSpec
-from mtrl.recording import Repeated
+from mtrl.recording import LARGEST_DEVIATION, Repeated, _deviation
 from tests import graphs_on_cpu
 from tests.agents.small_agent import batch_for, build, changed, snapshot
 from tests.aggregators.test_no_waiting import SOLVED_ON_HOST
@@ -87,26 +87,19 @@ def test_graphs_cut_where_the_cpu_is_asked_give_the_same_updates(monkeypatch, me
     for step in range(2):
         agent.update(batch_for(step))
         other.update(batch_for(step))
-    before = state(agent)
     graphs: list = []
     capture_end = graphs_on_cpu.Graph.capture_end
-
-    def end_and_put_back(graph):  # a GPU computes nothing while it is recorded
-        capture_end(graph)
-        graphs.append(graph)
-
-    monkeypatch.setattr(graphs_on_cpu.Graph, "capture_end", end_and_put_back)
+    monkeypatch.setattr(graphs_on_cpu.Graph, "capture_end", lambda graph: graphs.append(graph) or capture_end(graph))
+    for leaf, value in zip(place, batch_for(2), strict=True):
+        leaf.copy_(value)
     calls = []
 
     def update():
-        calls.append(1)
-        if len(calls) == 2:  # the recording is over, this is the call itself
-            put_back(agent, before)
+        calls.append(state(agent))
         return agent.update(place)
 
-    for leaf, value in zip(place, batch_for(2), strict=True):
-        leaf.copy_(value)
     _, repeat = cuda_graphs.capture(update, agent.streams())
+    put_back(agent, calls[1])  # as after the call itself: a GPU computes nothing while it is recorded
     other.update(batch_for(2))
     for step in range(3, 6):
         for leaf, value in zip(place, batch_for(step), strict=True):
@@ -117,6 +110,38 @@ def test_graphs_cut_where_the_cpu_is_asked_give_the_same_updates(monkeypatch, me
     visits = 2 if method in SOLVED_ON_HOST else 0  # critic and actor
     assert len(graphs) == visits + 1
     assert stream.waits == 3 * visits
+
+
+@pytest.mark.parametrize("fault", ["no step", "critic the other way", "no target", "other moments", "no count"])
+def test_what_a_wrong_record_would_do_is_beyond_the_largest_deviation(fault):
+    agent = build(hidden_dims=(12, 10))
+    agent.update(batch_for(0))
+    before = [leaf.clone() for leaf in agent.tensors()]
+    agent.update(batch_for(1))
+    expected = [leaf.clone() for leaf in agent.tensors()]
+    critic, target = agent.critic.parameters.flat, agent.target.flat
+    at = {id(leaf): index for index, leaf in enumerate(agent.tensors())}
+    if fault == "no step":
+        agent.actor.parameters.flat.copy_(before[at[id(agent.actor.parameters.flat)]])
+    elif fault == "critic the other way":
+        critic.copy_(2 * before[at[id(critic)]] - critic)
+    elif fault == "no target":
+        target.copy_(before[at[id(target)]])
+    elif fault == "other moments":
+        agent.critic.adam.state["exp_avg_sq"].mul_(0.5)
+    else:
+        agent.temperature_adam.state["step"].sub_(1)
+    assert _deviation(before, expected, agent.tensors()) > LARGEST_DEVIATION
+    assert _deviation(before, expected, expected) == 0.0
+
+
+def test_a_deviation_by_hand():
+    before, expected = [torch.zeros(2), torch.tensor([5])], [torch.tensor([3.0, 4.0]), torch.tensor([6])]
+    # 0.5 beside a change of 5. Whole numbers are equal or not.
+    assert _deviation(before, expected, [torch.tensor([3.5, 4.0]), torch.tensor([6])]) == pytest.approx(0.1)
+    assert _deviation(before, expected, [*expected[:1], torch.tensor([5])]) == float("inf")
+    nan = [torch.tensor([torch.nan, 1.0])]
+    assert _deviation([torch.zeros(2)], nan, [leaf.clone() for leaf in nan]) == 0.0
 
 
 def test_a_number_that_changes_outside_is_noticed(monkeypatch):
@@ -166,6 +191,49 @@ def test_what_looks_at_values_is_not_recorded_and_nothing_is_lost(monkeypatch):
     assert found == [float(walk()) for _ in range(6)]
     assert len(sentences) == 1
     assert sentences[0].startswith("the update cannot be recorded: ")
+
+
+def test_a_number_that_changes_late_is_noticed(monkeypatch):
+    monkeypatch.setitem(recording.RUNS_BEFORE, "cpu", 1)
+    monkeypatch.setattr(recording, "CHECK_EVERY", 4)
+    total, calls, sentences = torch.zeros(()), [0], []
+
+    def add() -> torch.Tensor:
+        calls[0] += 1
+        return total.add_(1 if calls[0] < 4 else 10).clone()
+
+    adding = of(add, tensors=lambda: [total], warn=sentences.append)
+    for _ in range(10):
+        adding()
+    # one as it is, one recorded, one checked, three repeated, and one checked: wrong. It and three more are right.
+    assert float(total) == 3 + 3 + 40
+    assert len(sentences) == 1
+
+
+def test_looking_at_a_number_made_before_is_not_recorded(monkeypatch):
+    monkeypatch.setitem(recording.RUNS_BEFORE, "cpu", 1)
+    count, sentences = torch.zeros((), dtype=torch.int64), []
+
+    def number() -> torch.Tensor:
+        count.add_(1)
+        return torch.ones(()) * (1 if count.item() < 6 else 2)
+
+    counting = of(number, tensors=lambda: [count], warn=sentences.append)
+    assert [float(counting()) for _ in range(8)] == [1, 1, 1, 1, 1, 2, 2, 2]
+    assert "cannot be recorded" in sentences[0]
+    assert "looks at the value of a tensor" in sentences[0]
+
+
+def test_a_capture_that_fails_says_why_and_the_update_goes_on(monkeypatch):
+    graphs_on_cpu.install(monkeypatch)
+    total = torch.zeros(())
+
+    def walk() -> torch.Tensor:
+        total.add_(1)
+        return total * 2 if total.item() > 0 else total.clone()
+
+    with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
+        cuda_graphs.capture(walk, [])
 
 
 def test_a_result_that_comes_out_otherwise_is_noticed(monkeypatch):

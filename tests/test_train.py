@@ -113,7 +113,9 @@ def test_what_the_run_costs_and_where_it_writes_is_said_first(capsys, run_dir):
     main([*TOY, "--run-dir", str(run_dir)])
     lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"4 tasks x 1 environments, learner on cpu, replay of 20,000 .* MiB on cpu", lines[0])
-    assert re.fullmatch(r"one update takes .* ms .* 400 environment steps will take at most about .*, evaluations .*", lines[1])
+    assert re.fullmatch(
+        r"one update takes .* ms .* 400 environment steps will take at most about .*, evaluations .*", lines[1]
+    )
     assert str(run_dir) in lines[2]
     assert lines[-1].startswith("time: ")
 

@@ -34,6 +34,7 @@ class Recorder(Protocol):
 
 
 _recorders: list[Recorder | None] = [None]
+"""The innermost `recorded_by` counts. Of the process, as torch's own modes are: a method does not know who calls it."""
 
 
 @contextmanager
@@ -56,13 +57,16 @@ def on_host(solver: Solver) -> Solver:
     def call(*arguments: Any) -> Any:
         if (recorder := _recorders[-1]) is not None:
             return recorder.call(solver, arguments)
-        device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
-        if device.type == "cpu":
-            return solver(*arguments)
-        result = solver(*_to(torch.device("cpu"), arguments))
-        return _to(device, result)
+        return compute(solver, arguments)
 
     return call
+
+
+def compute(solver: Solver, arguments: tuple[Any, ...]) -> Any:
+    """Compute now, on the CPU; return the result on the device of the first tensor."""
+    device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
+    with recorded_by(None):
+        return _to(device, solver(*_to(torch.device("cpu"), arguments)))
 
 
 def unless(flag: Bool[Tensor, ""], mend: Mend, *arguments: Any) -> None:

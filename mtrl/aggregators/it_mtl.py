@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mtrl.aggregators import make
+from mtrl.aggregators import REGISTRY, make
 from mtrl.aggregators.base import Aggregator, Need, WeightedAggregator, check_task_weights
 from mtrl.aggregators.system import Aggregation, GradientSystem
+from mtrl.registry import check_name
 
 Evaluation = Literal["first_order", "lookahead"]
 Candidates = Literal["subsets", "leave_one_out"]
@@ -151,7 +152,8 @@ def helpful(gramian: Float[Tensor, "task task"], values: Float[Tensor, " task"])
 
 
 def _competitor(name: str) -> Aggregator:
-    """Build a method that competes with the subsets."""
+    """Build a method that competes with the subsets; one of the package's, as the name may stand in a file."""
+    check_name(REGISTRY, "aggregator", name)
     method = make(name)
     if method.need not in (Need.LOSSES, Need.GRAMIAN) or method.observes or isinstance(method, ITMTL):
         raise ValueError(f"combined must name methods that are decided by the Gramian, got {name!r}")
