@@ -70,6 +70,24 @@ def test_a_method_that_looks_again_sees_the_losses_after_the_step_on_the_same_ba
     assert torch.equal(snapshot(agent)["/critic/aggregator/average"], after.double())
 
 
+@every_method
+def test_a_gradient_that_is_not_finite_where_all_losses_are_is_flagged(monkeypatch, method):
+    critic_loss = MTSAC._critic_loss
+
+    def with_a_root_of_zero(self, shared, private, inputs, /):
+        loss, metrics = critic_loss(self, shared, private, inputs)
+        return loss + (0 * shared["0.hidden.0.bias"]).abs().sqrt().sum(), metrics  # 0, whose derivative is 0 / 0
+
+    agent = build(method=method)
+    agent.update(batch_for(0))
+    before = learned(agent)
+    monkeypatch.setattr(MTSAC, "_critic_loss", with_a_root_of_zero)
+    metrics = agent.update(batch_for(1))
+    assert metrics["critic_loss"].isfinite().all()
+    assert metrics["critic_nonfinite"].all()
+    assert changed(before, learned(agent)) == set()
+
+
 def test_norm_that_overflows_is_flagged():
     # Rewards of 1e18: losses near 1e36 are finite. Gradients near 1e18 x 100 are finite, their squares are not.
     agent = build()
