@@ -105,7 +105,9 @@ class NonFiniteUpdates:
         self._number += 1
         found = dict(_flagged(metrics))
         for quantity, flags in found.items():
-            self._flags.setdefault(quantity, torch.zeros_like(flags)).logical_or_(flags)
+            if quantity not in self._flags:
+                self._flags[quantity] = torch.zeros_like(flags)
+            self._flags[quantity].logical_or_(flags)
         if found:
             is_bad = torch.stack(list(found.values())).any()
             self._first += self._number * (is_bad & (self._first == 0))
