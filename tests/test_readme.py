@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from mtrl import (
@@ -27,12 +28,15 @@ from mtrl import (
     train,
 )
 from mtrl.aggregators import __main__ as listing
+from mtrl.checkpoint import by_step
 from mtrl.flags import DEFAULTS, flag_of
 from mtrl.report import __main__ as report
 from tests.pages import PAGES, ROOT, blocks, commands, in_folder, read, run
 from tests.test_train import TINY, unchanged_process  # noqa: F401 - a fixture
 
 README = "README.md"
+
+ENVIRONMENTS = "docs/environments.md"
 
 OPTIONS = {
     "mtrl.doctor": doctor.Options,
@@ -84,7 +88,7 @@ def test_the_supervised_example_fills_gradients_and_steps(tmp_path):
 
 @pytest.mark.mujoco
 def test_the_environment_example_has_the_sizes_it_says(tmp_path):
-    (block,) = [block for block in blocks(README, "python") if "envs.make" in block]
+    (block,) = blocks(ENVIRONMENTS, "python")
     said = "\nprint(obs.shape, step.obs.shape, picture.shape, picture.std() > 10, len(state) > 0)\n"
     (tmp_path / "shown.py").write_text(block + said)
     assert run(tmp_path, "shown.py") == "(10, 2, 39) (10, 2, 39) (1, 1, 480, 480, 3) True True\n"
@@ -92,8 +96,24 @@ def test_the_environment_example_has_the_sizes_it_says(tmp_path):
     assert "(1, 1, 480, 480, 3)" in block
 
 
+def test_the_method_example_weighs_and_trains(tmp_path, monkeypatch):
+    with in_folder(tmp_path, monkeypatch, README):
+        aggregator = aggregators.make("my_inverse:InverseNorm")
+        assert aggregator(torch.tensor([[4.0, 0.0], [0.0, 1.0]])).tolist() == pytest.approx([0.8, 0.8])
+        assert aggregator(torch.tensor([[0.0, 0.0], [0.0, 1.0]])).tolist() == [
+            0.0,
+            1.0,
+        ]  # nothing, and all to the other
+        assert aggregator(torch.zeros(2, 2)).tolist() == [0.0, 0.0]
+        (words,) = [words for words in commands(README) if "my_inverse:InverseNorm" in words]
+        short = ["--total-steps", "160", "--warmup-steps", "10", "--eval-every", "0", "--run-dir", "run"]
+        assert train.main([*words[1:], *TINY, *short]) == 0
+        assert max(by_step(Path("run/checkpoints"))) == 160
+
+
 def test_no_other_block_of_python_goes_unrun():
     assert len(blocks(README, "python")) == 2
+    assert len(blocks("docs/running.md", "python")) + len(blocks("docs/evaluating.md", "python")) == 0
 
 
 # ----------------------------------------------------------------------------------------------------------- commands
@@ -193,7 +213,7 @@ def all_flags() -> set[str]:
     return of_training | others | {"--help"}
 
 
-@pytest.mark.parametrize("page", [README, "docs/extending.md", "docs/gymnasium.md"])
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in {"CONTRIBUTING.md", "docs/methods.md"}])
 def test_every_flag_exists(page):
     others = {"--logdir", "--aggregator.power", "--network.embedding-dim"}  # of TensorBoard; of classes shown there
     lines = [
@@ -206,7 +226,7 @@ def test_every_flag_exists(page):
 
 def test_every_method_and_preset_is_named():
     text = read(README)
-    methods = text[text.index("\n## Methods") : text.index("\n## Environments")]
+    methods = text[text.index("\n## Methods") : text.index("\n## Extend")]
     assert {name for name in aggregators.names() if f"`{name}`" not in methods} == set()
     assert {name for name in configs.names() if f"`{name}`" not in text} == set()
     (count,) = re.findall(r"^\| ways to combine gradients \| (\d+),", text, re.MULTILINE)
@@ -223,9 +243,11 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+RESULTS = sorted((ROOT / "results").glob("*.md"))
+
 LINKS = [
     (page, target)
-    for page in (*PAGES, "CHANGELOG.md", "DECISIONS.md")
+    for page in (*PAGES, "CHANGELOG.md", "DECISIONS.md", *(f"results/{file.name}" for file in RESULTS))
     for target in re.findall(r"\]\(([^()\s]+)\)", read(page))
     if "://" not in target
 ]
@@ -259,9 +281,15 @@ def test_files_that_are_named_exist(page):
     assert {name for name in named - to_be_written if not (ROOT / name).exists()} == set()
 
 
-def test_the_layout_names_modules_that_exist():
+def test_the_layout_names_every_module():
     text = read(README)
     tree = text[text.index("\nmtrl/\n") : text.index("\ntests/  ")]
-    named = set(re.findall(r"(?:[a-z]+/)?[a-z_]+\.py", tree))
-    assert len(named) > 30
-    assert {name for name in named if not (ROOT / "mtrl" / name).exists()} == {"mtsac.py"}  # said of agents/
+    modules = {file.name for file in (ROOT / "mtrl").glob("*.py")} - {"__init__.py"}
+    folders = {f"{file.parent.name}/" for file in (ROOT / "mtrl").glob("*/__init__.py")}
+    assert set(re.findall(r"[a-z_]+\.py", tree)) - {"mtsac.py", "losses.py"} == modules  # those two are said of agents/
+    assert set(re.findall(r"[a-z_]+/", tree)) - {"mtrl/"} == folders
+
+
+def test_every_page_of_results_is_listed():
+    listed = {target for page, target in LINKS if page == "results/README.md"}
+    assert {file.name for file in RESULTS} - {"README.md"} <= listed
