@@ -148,11 +148,12 @@ def test_the_readme_shows_every_program():
 @pytest.fixture
 def measured(tmp_path, monkeypatch) -> list[str]:
     """Train the toy run by its line, cut short, to where the README evaluates it; return what to type after that."""
-    (toy,) = [words for words in commands(README) if words == ["mtrl.train", "--env", "toy", "--aggregator", "aligned"]]
+    (toy,) = [words for words in commands(README) if words[1:5] == ["--env", "toy", "--aggregator", "aligned"]]
     (evaluation,) = [words for words in commands(README) if words[0] == "mtrl.evaluate"]
     short = ["--total-steps", "160", "--warmup-steps", "10", "--eval-every", "80", "--eval-goals", "1"]
     monkeypatch.chdir(tmp_path)
-    assert train.main([*toy[1:], *TINY, *short, "--transference-every", "5", "--run-dir", evaluation[1]]) == 0
+    assert train.main([*toy[1:], *TINY, *short, "--transference-every", "5"]) == 0
+    assert toy[-2:] == ["--run-dir", evaluation[1]]
     return evaluation[1:]
 
 
