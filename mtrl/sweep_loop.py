@@ -72,7 +72,12 @@ class SweepLoop:
     def _start(self, run: Run) -> None:
         steps = run.steps_saved()
         self._say(f"{run.name}: " + (f"continues from step {steps:,}" if steps else "begins"))
-        handle = self._launcher.start(run.job(sys.executable))
+        try:
+            handle = self._launcher.start(run.job(sys.executable))
+        except OSError as problem:
+            self.failed.append(run)
+            self._say(f"{run.name}: cannot be started: {problem}")
+            return
         self._running[run.name] = (run, handle, time.monotonic())
         if self.received:  # while it was started
             handle.stop(self.received)

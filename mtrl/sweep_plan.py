@@ -167,6 +167,8 @@ def _started_with(run_dir: Path) -> dict[str, Any]:
     """
     try:
         found = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    except NotADirectoryError as problem:
+        raise UsageError(f"{run_dir} is in the way: expected a folder there, or nothing") from problem
     except (FileNotFoundError, yaml.YAMLError, UnicodeDecodeError):
         return {}
     return found if isinstance(found, dict) else {}

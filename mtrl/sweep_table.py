@@ -13,7 +13,8 @@ _NONE = "-"
 def table(runs: Sequence[Run]) -> list[str]:
     """Return the lines to print.
 
-    The numbers are those of a run's last evaluation: mean success, and that of the worst task. Runs that are not
+    The numbers are those of the evaluation at the end of the steps asked for: mean success, and that of the worst
+    task. Runs that are not
     finished are named below and count nowhere. Intervals are Student's, over seeds; equal values and single ones have
     none.
     """
@@ -31,17 +32,17 @@ def table(runs: Sequence[Run]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     unfinished = [f"{run.name} (step {run.steps_saved():,})" for run in runs if (run.aggregator, run.seed) not in found]
-    return ["success in the last evaluation", *lines, *(f"not finished: {name}" for name in unfinished)]
+    return [f"success at step {runs[0].total_steps:,}", *lines, *(f"not finished: {name}" for name in unfinished)]
 
 
 def last_evaluation(run: Run) -> dict[str, Any] | None:
-    """Return the newest record of an evaluation, None where the run made none."""
-    found = None
+    """Return the evaluation at the end of the run's steps, else the newest, None where there is none.
+
+    A run that was trained on has later ones, which other runs of the sweep have not.
+    """
     with (run.run_dir / "metrics.jsonl").open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith('{"kind": "evaluation"'):
-                found = line
-    return None if found is None else json.loads(found)
+        records = [json.loads(line) for line in lines if line.startswith('{"kind": "evaluation"')]
+    return next((record for record in records if record["step"] >= run.total_steps), records[-1] if records else None)
 
 
 def _summary(values: Sequence[float | None]) -> tuple[str, str]:

@@ -6,6 +6,7 @@ Intervals are 95%: of whole runs for last, best and area, of runs drawn for each
 """
 
 import argparse
+import math
 from pathlib import Path
 
 from mtrl.cli import error
@@ -31,26 +32,35 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
-    parser.add_argument("--baseline", default="mean", metavar="METHOD", help="compared with (default: %(default)s)")
+    parser.add_argument(
+        "--baseline", default="mean", metavar="METHOD", help='compared with (default: %(default)s); "" for none'
+    )
     args = parser.parse_args()
     try:
-        comparison = compare(args.runs)
+        lines = table(compare(args.runs), args.baseline)
     except UsageError as problem:
         error(str(problem))
-    print("\n".join(table(comparison, args.baseline)))
+    print("\n".join(lines))
 
 
 def table(comparison: Comparison, baseline: str) -> list[str]:
     """Return the lines of the table, and below it where the runs come from."""
     found = sorted(summarise(comparison), key=lambda one: (-one.last, -one.area))
+    if not found:
+        raise UsageError("no run has an evaluation yet")
+    labels = [method.label for method in comparison.methods]
+    if baseline not in ("", *labels):
+        raise UsageError(f"--baseline: {baseline} is none of the methods: {', '.join(labels)}")
     header = [*HEADER[:-1], f"{HEADER[-1]} {baseline}"]
     rows = [header, ["---"] * len(header), *(_row(one, comparison, baseline) for one in found)]
     where = provenance.lines(comparison.runs)
+    steps = " and ".join(f"{step:,}" for step in sorted({one.step for one in found}))
     return [
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
-        f"{len(comparison.runs)} runs, steps {found[0].step:,}; commit {where['commit']}; {where['hardware']}.",
+        f"{len(comparison.runs)} runs, steps {steps}; commit {where['commit']}; {where['hardware']}.",
         where["protocol"],
+        *filter(None, [comparison.few_seeds, *comparison.notes]),
     ]
 
 
@@ -70,7 +80,7 @@ def _row(one: Summary, comparison: Comparison, baseline: str) -> list[str]:
 def _beside(one: Summary, comparison: Comparison, baseline: str) -> str:
     """Return the probability that a run of the method is better than one of the baseline, mean over tasks."""
     methods = {method.label: method for method in comparison.methods}
-    if baseline not in methods or one.label == baseline:
+    if baseline in ("", one.label) or not comparison.steps or methods[baseline].success is None:
         return ""
     scores = (methods[label].success_at(one.step) for label in (one.label, baseline))
     return f"{float(probability_of_improvement(*scores)):.2f}"
@@ -78,7 +88,7 @@ def _beside(one: Summary, comparison: Comparison, baseline: str) -> str:
 
 def _with(value: float, interval: Band) -> str:
     low, high = (float(end) for end in interval)
-    return f"{value:.2f}" if low == high else f"{value:.2f} ({low:.2f} to {high:.2f})"
+    return f"{value:.2f}" if low == high or math.isnan(low) else f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ def listening():
 
 before = listening()
 os.environ.update(ray_cluster._ENVIRONMENT | ray_cluster._LOOPBACK)  # Ray reads them when it is imported
+os.environ["RAY_ADDRESS"] = "127.0.0.1:6399"  # of no cluster: one is started all the same
 import ray
 ray_init = ray.init
 ray.init = lambda *args, **options: ray_init(*args, num_cpus=4, num_gpus=1, **options)
@@ -131,6 +132,34 @@ def test_a_job_whose_time_is_up_saves_and_asks_to_come_back(tmp_path):
     again = task.checkpoint()
     assert task.process.poll() == 143
     assert again.function.job == task.job
+
+
+@pytest.mark.slow
+def test_slurms_warning_to_all_processes_lets_the_job_save(tmp_path):
+    pytest.importorskip("submitit", reason="submitit of the extra slurm is not installed")
+    job = (
+        "import signal, sys, time; signal.signal(15, lambda *_: print('saved') or sys.exit(143)); "
+        "print('up', flush=True); time.sleep(50)"
+    )
+    log = tmp_path / "output.log"
+    code = f"""
+import signal, sys
+from pathlib import Path
+from mtrl.launchers import Job
+from mtrl.launchers.slurm import SlurmTask
+task = SlurmTask(Job("job", (sys.executable, "-c", {job!r}), Path({str(log)!r})))
+signal.signal(signal.SIGUSR2, lambda *_: sys.exit(task.checkpoint().function.job.name == "job"))
+task()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while not log.exists() or "up" not in log.read_text().splitlines():
+        assert process.poll() is None
+        time.sleep(0.02)
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGUSR2)
+    os.kill(process.pid, signal.SIGUSR2)
+    assert process.wait() == 1
+    assert log.read_text().splitlines()[-1] == "saved"
 
 
 # ---- refusals

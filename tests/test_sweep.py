@@ -17,6 +17,7 @@ import pytest
 
 from mtrl import checkpoint, cli
 from mtrl.checkpoint import by_step
+from mtrl.flags import UsageError
 from mtrl.launchers import Job
 from mtrl.launchers.process import Process
 from mtrl.sweep import main
@@ -287,7 +288,7 @@ def test_table_of_hand_values(tmp_path):
     ]
     # mean of 0.5 and 0.75: 0.625 +- 12.706 * 0.125, beyond where rates lie; equal values have no interval
     assert table(runs) == [
-        "success in the last evaluation",
+        "success at step 500",
         "aggregator  seed 0  seed 1   mean    95% interval  worst task  95% interval",
         "mean         0.500   0.750  0.625  0.000 to 1.000       0.250             -",
         "cagrad       0.875       -  0.875               -       0.500             -",
@@ -299,6 +300,13 @@ def test_table_of_three_seeds_has_students_interval(tmp_path):
     runs = [finished(tmp_path, "mean", seed, (value, 0.5)) for seed, value in enumerate((0.5, 0.52, 0.54))]
     # 0.52 +- 4.3027 * 0.02 / sqrt(3) = 0.0497
     assert "0.520  0.470 to 0.570" in table(runs)[2]
+
+
+def test_a_run_that_was_trained_on_counts_as_it_was_then(tmp_path):
+    run = finished(tmp_path, "mean", 0, (0.5, 0.25))
+    with (run.run_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "evaluation", "step": 1000, "success/mean": 1.0, "success/worst": 1.0}\n')
+    assert table([run])[2].split() == ["mean", "0.500", "0.500", "-", "0.250", "-"]
 
 
 def test_table_of_runs_without_evaluation(tmp_path):
@@ -353,9 +361,26 @@ def test_a_signal_reaches_the_job_that_is_being_started(tmp_path):
 
 def test_jobs_are_stopped_where_another_cannot_be_started(tmp_path):
     def fail() -> None:
-        raise OSError("no more processes")
+        raise ValueError("a fault")
 
     launcher = Troubled(fail, num_jobs=2)
-    with pytest.raises(OSError, match="no more processes"):
+    with pytest.raises(ValueError, match="a fault"):
         SweepLoop(runs_of(tmp_path / "sweep"), launcher, 2).run()
     assert [handle.told for handle in launcher.handles] == [[signal.SIGTERM]]
+
+
+def test_a_job_that_the_machine_cannot_start_fails_and_stops_no_other(capsys, tmp_path):
+    def fail() -> None:
+        raise OSError("no more processes")
+
+    launcher = Troubled(fail, num_jobs=1)
+    loop = SweepLoop(runs_of(tmp_path / "sweep"), launcher, 2)
+    loop.run()
+    assert [run.name for run in loop.failed] == ["mean-0", "sum-0"]  # the trouble is still there
+    assert "mean-0: cannot be started: no more processes" in capsys.readouterr().out
+
+
+def test_a_file_in_place_of_a_run_is_named(tmp_path):
+    (tmp_path / "mean-0").write_text("")
+    with pytest.raises(UsageError, match="mean-0 is in the way: expected a folder there, or nothing"):
+        runs_of(tmp_path)

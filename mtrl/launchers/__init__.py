@@ -5,7 +5,10 @@ from pathlib import Path
 from signal import Signals
 from typing import NamedTuple, Protocol, runtime_checkable
 
-__all__ = ["Handle", "Job", "Launcher"]
+__all__ = ["EXIT_LOST", "Handle", "Job", "Launcher"]
+
+EXIT_LOST = 1
+"""Stands for the exit code of a job that was never started, or that the cluster ended."""
 
 
 class Job(NamedTuple):

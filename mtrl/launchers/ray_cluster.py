@@ -13,7 +13,7 @@ from pathlib import Path
 from signal import Signals
 from typing import Any
 
-from mtrl.launchers import Handle, Job
+from mtrl.launchers import EXIT_LOST, Handle, Job
 from mtrl.launchers.process import Process
 from mtrl.launchers.watched import request_of, watch
 
@@ -47,8 +47,11 @@ class RayCluster:
         import ray
 
         try:
-            ray.init(
-                address, include_dashboard=None if address else False, log_to_driver=False, logging_level=logging.ERROR
+            ray.init(  # "local", since None would join a cluster that runs here or that RAY_ADDRESS names
+                address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
             )
         except (ConnectionError, RuntimeError, ValueError) as problem:
             raise ValueError(f"--ray-address: cannot use {address}: {str(problem).strip()}") from problem
@@ -85,6 +88,8 @@ class _RayHandle:
             return ray.get(self._result)
         except ray.exceptions.TaskCancelledError:
             return -signal.SIGINT
+        except ray.exceptions.RayTaskError:  # it could not be started
+            return EXIT_LOST
         except ray.exceptions.RayError:  # the machine or Ray's process there is gone
             return -signal.SIGKILL
 

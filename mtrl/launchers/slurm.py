@@ -6,15 +6,15 @@ from pathlib import Path
 from signal import Signals
 from typing import Any, Literal
 
-from mtrl.launchers import Handle, Job
+from mtrl.launchers import EXIT_LOST, Handle, Job
 from mtrl.launchers.process import Process
 from mtrl.launchers.watched import request_of, watch
 
+WARNING = signal.SIGUSR2
+"""What submitit lets SLURM send before a job will be taken away."""
+
 SAVE_SECONDS = 120
 """Between SLURM's warning that a job will be taken away and its end."""
-
-EXIT_LOST = 1
-"""Stands for the exit code of a job that SLURM ended."""
 
 
 class Slurm:
@@ -70,18 +70,26 @@ class SlurmTask:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.process: Process | None = None
 
     def __call__(self) -> int:
         """Return the exit code."""
-        self.process = Process(self.job)
+        # SLURM's warning reaches the job's processes too, and is answered by `checkpoint` alone: one that is ignored
+        # stays so in what is started, which by default would die of it.
+        answer = signal.signal(WARNING, signal.SIG_IGN)
+        try:
+            self.process = Process(self.job)
+        finally:
+            signal.signal(WARNING, answer)
         return watch(self.job, self.process)
 
     def checkpoint(self) -> Any:
         """Save before SLURM takes the job away, and ask for it to be put back into the queue."""
         from submitit.helpers import DelayedSubmission
 
-        self.process.stop(signal.SIGTERM)
-        self.process.wait()
+        if self.process is not None:
+            self.process.stop(signal.SIGTERM)
+            self.process.wait()
         return DelayedSubmission(SlurmTask(self.job))
 
 

@@ -10,7 +10,7 @@ from mtrl.report.frame import Drawn, Missing
 from mtrl.report.methods import Comparison
 from mtrl.report.runs import goal_success
 from mtrl.report.success_figures import NO_EVALUATION, RESAMPLES, evaluated
-from mtrl.statistics import performance_profile, probability_of_improvement, stratified_bootstrap
+from mtrl.statistics import performance_profile, probability_of_improvement, run_bootstrap
 
 Pairs = dict[tuple[int, int], tuple[float, float, float]]
 """By the places of methods X and Y: probability that X is better, and the ends of its interval."""
@@ -42,7 +42,7 @@ def improvements(comparison: Comparison) -> Pairs:
         for y, other in methods[:place]:
             scores = (better.success_at(step), other.success_at(step))
             value = float(probability_of_improvement(*scores))
-            interval = stratified_bootstrap(probability_of_improvement, *scores, resamples=RESAMPLES)
+            interval = run_bootstrap(probability_of_improvement, *scores, resamples=RESAMPLES)
             low, high = map(float, interval)
             pairs[x, y], pairs[y, x] = (value, low, high), (1 - value, 1 - high, 1 - low)
     return pairs
@@ -121,11 +121,11 @@ def profile(comparison: Comparison) -> Drawn | Missing:
     at = partial(performance_profile, thresholds=thresholds)
     for index, method in evaluated(comparison):
         scores = method.success_at(comparison.steps[-1])
-        frame.curve(axes, thresholds, at(scores), *stratified_bootstrap(at, scores, resamples=RESAMPLES), index)
+        frame.curve(axes, thresholds, at(scores), *run_bootstrap(at, scores, resamples=RESAMPLES), index)
     axes.set(xlabel="success t", ylabel="share of task-run pairs above t", xlim=(0, 1), ylim=(-0.03, 1.03))
     caption = (
         f"Of all pairs of a task and a run, the share whose success exceeds t, at step {comparison.steps[-1]:,}; band: "
-        "95% stratified bootstrap. A method whose line is nowhere below another's is as good or better at every level."
+        "95% bootstrap of whole runs. A method whose line is nowhere below another's is as good or better everywhere."
     )
     return Drawn("profile", title, caption, figure)
 
@@ -160,8 +160,8 @@ def improvement(comparison: Comparison, pairs: Pairs) -> Drawn | Missing:
     figure.colorbar(picture, ax=axes, label="P(X > Y)", fraction=0.03, pad=0.01)
     caption = (
         f"Probability that a run of X (row) succeeds more often than a run of Y (column) on a task drawn at random, "
-        f"ties half, at step {comparison.steps[-1]:,}, with the 95% stratified bootstrap interval. An interval that "
-        "holds 0.5 tells nothing."
+        f"ties half, at step {comparison.steps[-1]:,}, with the 95% bootstrap interval of whole runs. An interval that "
+        "holds 0.5 tells nothing; of many pairs one in twenty misses it by chance."
     )
     return Drawn("improvement", title, caption, figure)
 

@@ -64,6 +64,7 @@ _RC: dict[Any, Any] = {
     "grid.color": _GRID,
     "grid.linewidth": 0.5,
     "lines.linewidth": 1.5,
+    "text.parse_math": False,  # a command line may hold dollars
     "svg.fonttype": "none",
     "svg.hashsalt": "mtrl",
     "pdf.fonttype": 42,

@@ -77,14 +77,15 @@ def condition_numbers(comparison: Comparison) -> Drawn | Missing:
         before = series(runs, "train", [f"condition_number/{part}"])
         after = series(runs, "train", [f"condition_number_after/{part}"])
         if before is not None:
-            axes.plot(before.steps, np.median(before.values[0], axis=0), color=frame.colour(index))
+            axes.plot(before.steps, np.median(before.values[0], axis=0), **frame.line_style(index))
         if after is not None:
-            axes.plot(after.steps, np.median(after.values[0], axis=0), color=frame.colour(index), linestyle=":")
+            middle = np.median(after.values[0], axis=0)
+            axes.plot(after.steps, middle, **frame.line_style(index), linewidth=0.7, marker=".", markersize=3)
         return before is not None
 
     caption = (
-        "Condition number of the tasks' gradients, median over runs: solid before aggregation, dotted after it, where "
-        "the method mixes gradients by a matrix. Gaps: not finite."
+        "Condition number of the tasks' gradients, median over runs: lines before aggregation, thin ones with dots "
+        "after it, where the method mixes gradients by a matrix. Gaps: not finite."
     )
     return _two_panels(
         comparison, "condition", "Condition number", caption, line, yscale="log", ylabel="condition number"

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mtrl.flags import UsageError
-from mtrl.report.runs import Run, Series, per_task, read
+from mtrl.report.runs import NotBegunError, Run, Series, per_task, read
 
 FEW_SEEDS = 5
 """Below so many seeds an interval over them says little, and the pictures say so."""
@@ -26,6 +26,11 @@ _NO_METHOD = (
 _SAME = ("env", "goal_seed")
 """Settings without which runs cannot stand side by side."""
 
+
+_SOFTWARE = ("torch", "metaworld", "mujoco")
+"""Packages whose versions may change the numbers."""
+
+_COMMIT_DIGITS = 10
 
 _MOST_LISTED = 6
 """Runs named in one note."""
@@ -74,6 +79,11 @@ class Comparison:
         return _common_steps(self.runs)
 
     @property
+    def is_at_end(self) -> bool:
+        """Return whether methods are compared by evaluations at the end of every run."""
+        return bool(self.steps) and all(self.steps[-1] >= _total_steps(run) for run in self.runs)
+
+    @property
     def short_tasks(self) -> list[str]:
         """Return the names as pictures show them."""
         return [task.removesuffix("-v3") for task in self.tasks]
@@ -103,7 +113,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
         raise UsageError("expected at least one run directory, got none")
     if len({path.resolve() for path in paths}) < len(paths):
         raise UsageError("a run is named twice: its results are not independent of themselves")
-    runs = [read(path) for path in paths]
+    runs, begun = _read(paths)
     for run in runs[1:]:
         for key in _SAME:
             if run.config.get(key) != runs[0].config.get(key):
@@ -114,7 +124,26 @@ def compare(paths: Sequence[Path]) -> Comparison:
         if run.tasks != runs[0].tasks:
             raise UsageError(f"{run.path} records other tasks than {runs[0].path}")
     methods = _methods(runs)
-    return Comparison(methods, runs[0].tasks, tuple(_notes(methods, runs)))
+    notes = [f"nothing recorded yet, and left out: {_listed(begun)}"] if begun else []
+    return Comparison(methods, runs[0].tasks, (*notes, *_notes(methods, runs)))
+
+
+def _read(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """Return the runs, and the names of those that have recorded nothing yet.
+
+    Raises:
+        UsageError: A run cannot be read, or none has recorded anything.
+    """
+    runs: list[Run] = []
+    begun: dict[str, str] = {}
+    for path in paths:
+        try:
+            runs.append(read(path))
+        except NotBegunError as problem:
+            begun[path.resolve().name] = str(problem)
+    if not runs:
+        raise UsageError(f"no run has recorded anything yet: {'; '.join(list(begun.values())[:_MOST_LISTED])}")
+    return runs, list(begun)
 
 
 def _methods(runs: Sequence[Run]) -> tuple[Method, ...]:
@@ -149,7 +178,10 @@ def _notes(methods: Sequence[Method], runs: Sequence[Run]) -> list[str]:
     """Return what a reader must know before comparing."""
     notes = [f"{run.name}: {note}" for run in runs for note in run.notes]
     notes += _differences(runs)
+    notes += _software(runs)
     for method in methods:
+        if method.success is None and any(run.records["evaluation"] for run in method.runs):
+            notes.append(f"{method.label}: left out of success, its runs were never evaluated at the same step")
         if len({run.seed for run in method.runs}) < len(method.runs):
             notes.append(f"{method.label}: a seed occurs more than once, so that its runs are not independent")
     notes += _progress(runs)
@@ -163,6 +195,16 @@ def _differences(runs: Sequence[Run]) -> list[str]:
     names = [name for name in _differing([run.config for run in runs]) if not name.startswith(("seed", *_AGGREGATORS))]
     found = [f"{name}: {', '.join(sorted({_plain(run.config.get(name)) for run in runs}))}" for name in names]
     return [f"settings differ in more than seed and aggregator: {'; '.join(found)}"] if found else []
+
+
+def _software(runs: Sequence[Run]) -> list[str]:
+    """Tell in which commits and versions runs, or the starts of one run, differ."""
+    starts = [start for run in runs for start in run.starts]
+    found = {"commit": {str(start["commit"])[:_COMMIT_DIGITS] for start in starts if start.get("commit")}}
+    for package in _SOFTWARE:
+        found[package] = {version for start in starts if (version := start.get("versions", {}).get(package))}
+    differing = [f"{name}: {', '.join(sorted(values))}" for name, values in found.items() if len(values) > 1]
+    return [f"made by different software: {'; '.join(differing)}"] if differing else []
 
 
 def _progress(runs: Sequence[Run]) -> list[str]:
@@ -181,8 +223,17 @@ def _progress(runs: Sequence[Run]) -> list[str]:
     elif steps and max(last.values()) > steps[-1]:
         notes.append(
             f"some runs were evaluated beyond step {steps[-1]:,}, the last that all share: they are compared there"
+            f"{_further(runs)}"
         )
     return notes
+
+
+def _further(runs: Sequence[Run]) -> str:
+    """Tell how far runs at their end could be compared without the others."""
+    ended = [run for run in runs if run.step >= _total_steps(run)]
+    steps = _common_steps(ended)
+    others = [run.name for run in runs if run.step < _total_steps(run) and run.records["evaluation"]]
+    return f"; at step {steps[-1]:,} without {_listed(others)}" if steps and others else ""
 
 
 def _listed(names: Sequence[str]) -> str:

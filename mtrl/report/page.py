@@ -59,7 +59,7 @@ def build(
 {_warnings(comparison)}
 <nav><a href="#numbers">Results</a>{links}<a href="#runs">Runs</a></nav>
 <h2 id="numbers">Results</h2>
-{_summary_table(summaries)}
+{_summary_table(summaries, is_at_end=comparison.is_at_end)}
 {sections}
 {_missing(missing)}
 <h2 id="runs">Runs</h2>
@@ -78,14 +78,14 @@ def _warnings(comparison: Comparison) -> str:
     return few + (f"<ul>{notes}</ul>" if notes else "")
 
 
-def _summary_table(summaries: Sequence[Summary]) -> str:
+def _summary_table(summaries: Sequence[Summary], *, is_at_end: bool) -> str:
     if not summaries:
         return "<p>No run has an evaluation yet.</p>"
     head = (
         "method",
         "runs",
         "step",
-        "last: the result",
+        "last: the result" if is_at_end else "at this step, not the end",
         "IQM of the last",
         "best, chosen afterwards",
         "area under the curve",
@@ -119,8 +119,8 @@ def _run_table(comparison: Comparison) -> str:
     ]
     rows = []
     for row in tables.run_rows(comparison):
-        name, method, *numbers, commit, hardware, command = row
-        cells = "".join(f"<td>{_number(value)}</td>" for value in numbers)
+        name, method, seed, *numbers, commit, hardware, command = row
+        cells = f"<td>{seed}</td>" + "".join(f"<td>{_number(value)}</td>" for value in numbers)
         short = " and ".join(
             one[:_COMMIT_DIGITS] + ("+changes" if "+" in one else "") for one in str(commit).split(" and ")
         )

@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 from jaxtyping import Float
 
+from mtrl.cli import OUTPUT_FILE
 from mtrl.flags import UsageError
 
 Record = dict[str, Any]
@@ -50,6 +51,10 @@ class Run:
         return max(records[-1]["step"] for records in self.records.values() if records)
 
 
+class NotBegunError(UsageError):
+    """The folder of a run that has recorded nothing yet."""
+
+
 class Series(NamedTuple):
     """What several runs recorded at the steps they share."""
 
@@ -63,8 +68,10 @@ def read(path: Path) -> Run:
     """Read one run, also while it is written.
 
     Raises:
-        UsageError: The folder is no run directory, or has no record.
+        UsageError: The folder is no run directory, or a `NotBegunError` one.
     """
+    if (path / OUTPUT_FILE).is_file() and not (path / "config.yaml").exists():  # of a sweep, a moment ago
+        raise NotBegunError(f"{path} has no settings yet")
     for name in _NEEDED:
         if not (path / name).is_file():
             raise UsageError(
@@ -79,16 +86,16 @@ def read(path: Path) -> Run:
     records, num_unreadable = _records(path / "metrics.jsonl")
     tasks = _task_names(records)
     if not tasks:
-        raise UsageError(f"{path / 'metrics.jsonl'} has no record of training or evaluation yet")
+        raise NotBegunError(f"{path / 'metrics.jsonl'} has no record of training or evaluation yet")
     notes = [f"{num_unreadable} lines of metrics.jsonl cannot be read and are left out"] if num_unreadable else []
     starts = _load(path / "environment.json")
-    if not starts:
+    if not starts or not isinstance(starts, list):
         notes.append("environment.json is missing or torn: versions, commit, command and hardware are unknown")
     return Run(
         path=path,
         name=path.resolve().name,
         config=config,
-        starts=tuple(starts or ()),
+        starts=tuple(starts) if isinstance(starts, list) else (),
         tasks=tasks,
         records=records,
         whole=_newest_whole(path / "evaluations", tasks),

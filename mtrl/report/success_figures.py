@@ -36,7 +36,7 @@ def curves(comparison: Comparison) -> Drawn | Missing:
         if len(comparison.runs) <= _MOST_LINES:
             for run in method.runs:
                 own = [(record["step"], record["success/mean"]) for record in run.records["evaluation"]]
-                left.plot(*zip(*own, strict=True), color=frame.colour(index), linewidth=0.6, alpha=0.45)
+                left.plot(*zip(*own, strict=True), **frame.line_style(index), linewidth=0.6, alpha=0.45)
         frame.curve(left, steps, mean(values), *run_bootstrap(mean, values, resamples=RESAMPLES), index)
         band = stratified_bootstrap(interquartile_mean, values, resamples=RESAMPLES)
         frame.curve(right, steps, interquartile_mean(values), *band, index)
@@ -46,7 +46,8 @@ def curves(comparison: Comparison) -> Drawn | Missing:
         frame.steps_axis(axes)
     caption = (
         "Left: mean over tasks and runs, thin lines are runs; band: 95% bootstrap of whole runs. Right: IQM, the mean "
-        "of the middle half of all task-run pairs; band: 95% stratified bootstrap, the runs of each task drawn apart. "
+        "of the middle half of all task-run pairs; band: 95% stratified bootstrap, the runs of each task drawn apart, "
+        "which is too narrow where a policy's tasks succeed and fail together. "
         "Lines reach to the last step that all runs of the method share; one run has no band."
     )
     return Drawn("success", title, caption, figure)
@@ -63,7 +64,7 @@ def summary(comparison: Comparison, summaries: list[Summary]) -> Drawn | Missing
     for panel, (name, heading) in zip(
         panels,
         (
-            ("last", "last evaluation: the result"),
+            ("last", "last evaluation: the result" if comparison.is_at_end else "at a step before the end"),
             ("best", "best evaluation: chosen afterwards"),
             ("area", "area under the curve"),
         ),

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from mtrl.flags import UsageError
 from mtrl.report.methods import compare
 from scripts import method_table
 from tests.report.run_folders import evaluation, write
@@ -29,7 +30,8 @@ def test_the_best_comes_first_beside_the_baseline(tmp_path):
     assert first[6:] == ["0.88 reach-east", "0.75 |"]
     assert second[:3] == ["| mean", "2", "0.69 (0.62 to 0.75)"]
     assert second[6:] == ["0.38 reach-east", " |"]
-    assert "4 runs, steps 20; commit" in lines[-2]
+    assert "4 runs, steps 20; commit" in lines[-3]
+    assert lines[-1].startswith("every method: 2 seeds") or "fewer than five seeds" in lines[-1]
 
 
 def test_no_run_is_said(monkeypatch, capsys, tmp_path):
@@ -40,6 +42,29 @@ def test_no_run_is_said(monkeypatch, capsys, tmp_path):
     assert f"{tmp_path} is not a run directory" in capsys.readouterr().err
 
 
-def test_without_the_baseline_nothing_is_compared(tmp_path):
-    lines = method_table.table(compare(write_runs(tmp_path)), "cagrad")
-    assert lines[2].endswith("|  |")
+def test_a_baseline_that_is_no_method_is_refused_and_none_compares_nothing(tmp_path):
+    comparison = compare(write_runs(tmp_path))
+    with pytest.raises(UsageError, match="--baseline: cagrad is none of the methods: aligned, mean"):
+        method_table.table(comparison, "cagrad")
+    assert method_table.table(comparison, "")[2].endswith("|  |")
+
+
+def test_what_the_report_warns_of_stands_below(tmp_path):
+    lines = method_table.table(compare(write_runs(tmp_path)[:2]), "aligned")
+    assert lines[-1].startswith("aligned: 2 seeds")
+    one = write(tmp_path / "one", [evaluation(10, **{"reach-east": 0.0, "reach-west": 0.5})], seed=9)
+    lines = method_table.table(compare([one]), "")
+    assert lines[2].startswith("| mean | 1 | 0.25 | 0.25 |")  # and no interval of a single run
+    assert "not at their end: one (50%)" in lines
+
+
+def test_runs_without_evaluations_or_shared_steps_have_no_comparison(tmp_path):
+    begun = write(tmp_path / "begun", [{"kind": "train", "step": 5, "train_success/reach-east": 0.0}])
+    with pytest.raises(UsageError, match="no run has an evaluation yet"):
+        method_table.table(compare([begun]), "")
+    apart = {"critic.aggregator": "aligned", "actor.aggregator": "aligned"}
+    early = write(tmp_path / "early", [evaluation(10, a=0.5)])
+    late = write(tmp_path / "late", [evaluation(20, a=0.5)], **apart)
+    lines = method_table.table(compare([early, late]), "mean")
+    assert [line.endswith("|  |") for line in lines[2:4]] == [True, True]
+    assert any(line.startswith("2 runs, steps 10 and 20;") for line in lines)

@@ -54,6 +54,48 @@ def test_methods_are_compared_at_the_last_step_that_all_share(tmp_path):
     assert any("beyond step 20" in note for note in comparison.notes)
 
 
+def test_a_run_that_is_behind_is_named_with_what_could_be_compared_without_it(tmp_path):
+    records = [evaluation(10, a=0.1), evaluation(20, a=0.2)]
+    paths = [write(tmp_path / f"run{seed}", records, seed=seed) for seed in range(2)]
+    assert compare(paths).is_at_end
+    behind = write(tmp_path / "behind", records[:1], seed=2)
+    comparison = compare([*paths, behind])
+    assert not comparison.is_at_end
+    assert any(note.endswith("they are compared there; at step 20 without behind") for note in comparison.notes)
+
+
+def test_a_run_that_has_just_begun_is_left_out_and_named(tmp_path):
+    paths = runs(tmp_path, 1)
+    empty = write(tmp_path / "empty", [])
+    started = tmp_path / "started"
+    started.mkdir()
+    (started / "output.log").write_text("$ python\n")
+    comparison = compare([*paths, empty, started])
+    assert [run.name for run in comparison.runs] == ["run0"]
+    assert "nothing recorded yet, and left out: empty, started" in comparison.notes
+    with pytest.raises(UsageError, match="no run has recorded anything yet"):
+        compare([empty, started])
+    with pytest.raises(UsageError, match="has no record of training or evaluation yet"):
+        compare([empty])
+
+
+def test_other_software_is_told(tmp_path):
+    other = START | {"commit": "fedcba9876543210", "versions": START["versions"] | {"mujoco": "3.4.0"}}
+    paths = [write(tmp_path / str(n), [evaluation(20, a=0.5)], seed=n, starts=(START,)) for n in range(2)]
+    assert not any("software" in note for note in compare(paths).notes)
+    paths.append(write(tmp_path / "other", [evaluation(20, a=0.5)], seed=2, starts=(START, other)))
+    told = "made by different software: commit: 0123456789, fedcba9876; mujoco: 3.3.0, 3.4.0"
+    assert told in compare(paths).notes
+
+
+def test_a_method_whose_runs_share_no_step_is_named(tmp_path):
+    paths = [*runs(tmp_path, 1), *runs(tmp_path, 1, {"critic_aggregator": "aligned"})]
+    paths.append(write(tmp_path / "late", [evaluation(15, a=0.5)], seed=5, critic_aggregator="aligned"))
+    comparison = compare(paths)
+    assert [one.label for one in summarise(comparison)] == ["mean"]
+    assert any(note.startswith("aligned / mean: left out of success") for note in comparison.notes)
+
+
 def test_without_a_shared_step_each_method_stands_alone_and_it_is_told(tmp_path):
     paths = [*runs(tmp_path, 1), write(tmp_path / "other", [evaluation(15, a=0.3)], critic_aggregator="aligned")]
     comparison = compare(paths)
