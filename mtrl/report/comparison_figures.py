@@ -9,11 +9,14 @@ from mtrl.report import frame
 from mtrl.report.frame import Drawn, Missing
 from mtrl.report.methods import Comparison
 from mtrl.report.runs import goal_success
-from mtrl.report.success_figures import NO_EVALUATION, RESAMPLES, evaluated
+from mtrl.report.success_figures import NO_EVALUATION, evaluated
 from mtrl.statistics import performance_profile, probability_of_improvement, run_bootstrap
 
 Pairs = dict[tuple[int, int], tuple[float, float, float]]
 """By the places of methods X and Y: probability that X is better, and the ends of its interval."""
+
+_RESAMPLES = 1000
+"""Of the interval of one pair; there are many."""
 
 _ONE_METHOD = "one method only; name runs of two or more"
 
@@ -42,7 +45,7 @@ def improvements(comparison: Comparison) -> Pairs:
         for y, other in methods[:place]:
             scores = (better.success_at(step), other.success_at(step))
             value = float(probability_of_improvement(*scores))
-            interval = run_bootstrap(probability_of_improvement, *scores, resamples=RESAMPLES)
+            interval = run_bootstrap(probability_of_improvement, *scores, resamples=_RESAMPLES)
             low, high = map(float, interval)
             pairs[x, y], pairs[y, x] = (value, low, high), (1 - value, 1 - high, 1 - low)
     return pairs
@@ -121,11 +124,12 @@ def profile(comparison: Comparison) -> Drawn | Missing:
     at = partial(performance_profile, thresholds=thresholds)
     for index, method in evaluated(comparison):
         scores = method.success_at(comparison.steps[-1])
-        frame.curve(axes, thresholds, at(scores), *run_bootstrap(at, scores, resamples=RESAMPLES), index)
+        frame.curve(axes, thresholds, at(scores), *frame.band(comparison, run_bootstrap, at, scores), index)
     axes.set(xlabel="success t", ylabel="share of task-run pairs above t", xlim=(0, 1), ylim=(-0.03, 1.03))
     caption = (
         f"Of all pairs of a task and a run, the share whose success exceeds t, at step {comparison.steps[-1]:,}; band: "
         "95% bootstrap of whole runs. A method whose line is nowhere below another's is as good or better everywhere."
+        f"{frame.without_bands(comparison)}"
     )
     return Drawn("profile", title, caption, figure)
 

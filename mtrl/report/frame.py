@@ -7,7 +7,7 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from mtrl.report.methods import Comparison
+from mtrl.statistics import Band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +65,6 @@ _RC: dict[Any, Any] = {
     "grid.color": _GRID,
     "grid.linewidth": 0.5,
     "lines.linewidth": 1.5,
-    "text.parse_math": False,  # a command line may hold dollars
     "svg.fonttype": "none",
     "svg.hashsalt": "mtrl",
     "pdf.fonttype": 42,
@@ -75,6 +75,12 @@ _LINE = 0.2
 
 _MOST_BANDS = 3
 """Methods whose bands from the lowest run to the highest can be told apart."""
+
+_MOST_INTERVALS = 12
+"""Methods whose intervals, narrower bands, can be."""
+
+_RESAMPLES = 1000
+"""Of bands along whole curves."""
 
 _DPI = 130
 
@@ -161,6 +167,22 @@ def spread(comparison: Comparison, values: np.ndarray) -> tuple[np.ndarray, np.n
     return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
 
 
+def band(
+    comparison: Comparison, bootstrap: Callable[..., Band], statistic: Callable[..., np.ndarray], scores: np.ndarray
+) -> Band:
+    """Return a bootstrap's interval along a curve; NaN where there are too many curves to see any."""
+    if len(comparison.methods) <= _MOST_INTERVALS:
+        return bootstrap(statistic, scores, resamples=_RESAMPLES)
+    unknown = np.full_like(statistic(scores), np.nan)
+    return Band(unknown, unknown)
+
+
+def without_bands(comparison: Comparison) -> str:
+    """Return what a caption says where `band` gives none."""
+    few = len(comparison.methods) <= _MOST_INTERVALS
+    return "" if few else f" Bands of more than {_MOST_INTERVALS} methods would hide each other and are not drawn."
+
+
 def band_text(comparison: Comparison) -> str:
     """Return what a caption says of the band that `spread` gives."""
     return "; band: the lowest and the highest run" if len(comparison.methods) <= _MOST_BANDS else ""
@@ -226,7 +248,7 @@ def save(drawn: Drawn, folder: Path, source: Mapping[str, str]) -> list[str]:
         legend.borderaxespad = 0
         legend.set_loc("lower left")
         legend.set_bbox_to_anchor((box.x0, box.y0), drawn.figure.transFigure)
-    footer = drawn.figure.text(0.01, -0.01, text, va="top", fontsize=6.5, linespacing=1.35)
+    footer = drawn.figure.text(0.01, -0.01, text, va="top", fontsize=6.5, linespacing=1.35, parse_math=False)
     names = [f"{drawn.name}.{kind}" for kind in ("png", "pdf")]
     for name in names:
         metadata = {"CreationDate": None} if name.endswith("pdf") else {}

@@ -10,9 +10,6 @@ from mtrl.statistics import interquartile_mean, mean, run_bootstrap, stratified_
 
 NO_EVALUATION = "no run has an evaluation yet; training writes one every --eval-every"
 
-RESAMPLES = 1000
-"""Of bands along whole curves."""
-
 _MOST_LINES = 40
 """Runs drawn each for itself."""
 
@@ -37,8 +34,8 @@ def curves(comparison: Comparison) -> Drawn | Missing:
             for run in method.runs:
                 own = [(record["step"], record["success/mean"]) for record in run.records["evaluation"]]
                 left.plot(*zip(*own, strict=True), **frame.line_style(index), linewidth=0.6, alpha=0.45)
-        frame.curve(left, steps, mean(values), *run_bootstrap(mean, values, resamples=RESAMPLES), index)
-        band = stratified_bootstrap(interquartile_mean, values, resamples=RESAMPLES)
+        frame.curve(left, steps, mean(values), *frame.band(comparison, run_bootstrap, mean, values), index)
+        band = frame.band(comparison, stratified_bootstrap, interquartile_mean, values)
         frame.curve(right, steps, interquartile_mean(values), *band, index)
     left.set(title="mean over tasks and runs", ylabel="success", ylim=(-0.03, 1.03))
     right.set(title="interquartile mean (IQM) over tasks x runs")
@@ -49,6 +46,7 @@ def curves(comparison: Comparison) -> Drawn | Missing:
         "of the middle half of all task-run pairs; band: 95% stratified bootstrap, the runs of each task drawn apart, "
         "which is too narrow where a policy's tasks succeed and fail together. "
         "Lines reach to the last step that all runs of the method share; one run has no band."
+        f"{frame.without_bands(comparison)}"
     )
     return Drawn("success", title, caption, figure)
 
@@ -129,10 +127,11 @@ def worst_task(comparison: Comparison) -> Drawn | Missing:
         assert method.success is not None
         steps, values = method.success
         lowest = values.min(0, keepdims=True)
-        frame.curve(axes, steps, mean(lowest), *run_bootstrap(mean, lowest, resamples=RESAMPLES), index)
+        frame.curve(axes, steps, mean(lowest), *frame.band(comparison, run_bootstrap, mean, lowest), index)
     axes.set(ylabel="success of the worst task", ylim=(-0.03, 1.03))
     frame.steps_axis(axes)
     caption = "The lowest success of any task in each evaluation of a run, mean over runs; band: 95% bootstrap of runs."
+    caption += frame.without_bands(comparison)
     return Drawn("worst_task", title, caption, figure)
 
 

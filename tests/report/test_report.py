@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mtrl.report import frame, success_figures
 from mtrl.report.__main__ import main
-from tests.report.run_folders import evaluation, write
+from mtrl.report.frame import Drawn
+from mtrl.report.methods import compare
+from tests.report.run_folders import START, evaluation, write
 
 TASKS = ("reach-east", "reach-west")
 FLAGS = (
@@ -248,3 +251,28 @@ def test_help_imports_neither_matplotlib_nor_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
     )
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_dollars_in_a_command_are_no_formula_and_axes_have_theirs(tmp_path, page):
+    start = START | {"command": ["python", "train.py", "--run-dir", "$_{/$B"]}
+    run = write(tmp_path / "run", [evaluation(20, a=0.5)], starts=[start])
+    assert main([str(run), "--output", str(tmp_path / "report")]) == 0
+    assert "$_{/$B" in Page((tmp_path / "report" / "index.html").read_text(encoding="utf-8")).text
+    assert "mathdefault" not in page.text  # the powers of ten beside condition numbers
+
+
+def test_many_methods_have_lines_of_their_own_and_no_bands(tmp_path):
+    paths = [
+        write(tmp_path / f"{n}-{seed}", [evaluation(10, a=0.1), evaluation(20, a=n / 20)], seed=seed, gamma=n / 20)
+        for n in range(14)
+        for seed in range(2)
+    ]
+    assert len({str(frame.line_style(n)) for n in range(14)}) == 14
+    with frame.style():
+        few, many = (success_figures.curves(compare(part)) for part in (paths[:24], paths))
+    assert isinstance(few, Drawn)
+    assert isinstance(many, Drawn)
+    assert "12 methods" not in few.caption
+    assert "Bands of more than 12 methods" in many.caption
+    shown = [sum(len(band.get_paths()) for band in one.figure.axes[0].collections) for one in (few, many)]
+    assert shown == [12, 0]
