@@ -117,12 +117,12 @@ def _write(agent: "MTSAC", folder: Path) -> dict[str, float]:
         UsageError: A file acts otherwise than the agent.
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from mtrl.agents.policy import policy_of
 
     policy = policy_of(agent)
-    save_file(policy.tensors, folder / "policy.safetensors")
+    (folder / "policy.safetensors").write_bytes(save(policy.tensors))  # `save_file` lets no other user read it
     num_tasks, obs_dim = len(agent.tasks), len(policy.tensors["standardizer.mean"])
     batch = torch.export.Dim("batch", min=1)
     example = torch.zeros(3, obs_dim), torch.zeros(3, dtype=torch.int64)  # of no size that torch would take for fixed

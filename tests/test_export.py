@@ -127,6 +127,7 @@ def test_the_module_is_a_copy():
 def test_files_and_what_they_say(run):
     names = ["config.yaml", "policy.onnx", "policy.pt2", "policy.safetensors"]
     assert sorted(file.name for file in (run / "export").iterdir()) == names
+    assert len({(run / "export" / name).stat().st_mode for name in names}) == 1  # who may read one may read all
     config = yaml.safe_load((run / "export" / "config.yaml").read_text())
     assert config["task_names"] == list(TASKS)
     assert (config["obs_dim"], config["action_dim"], config["step"], config["is_standardized"]) == (39, 4, 60, True)
