@@ -41,6 +41,9 @@ def make(
         num_goals: Of every task, the first of its goals.
     """
     # Imported late: the command line asks this package for names, and answers before torch is loaded.
+    from mtrl.envs.metaworld import opengl
+
+    opengl.do_without()
     from mtrl.envs.metaworld.goals import goal_vectors
     from mtrl.envs.metaworld.sawyer import SawyerFactory
     from mtrl.envs.metaworld.tasks import (

@@ -1,6 +1,7 @@
 """Whether OpenGL can be had here. Known before MuJoCo is imported, which needs what MUJOCO_GL names to be there."""
 
 import os
+import warnings
 
 from mtrl.envs.worker_process import RenderingError
 
@@ -24,3 +25,16 @@ def check_import() -> None:
         raise RenderingError(
             f"MUJOCO_GL is {os.environ['MUJOCO_GL']}, which fails here: {problem!r}. {ADVICE}"
         ) from problem
+
+
+def do_without() -> None:
+    """Import MuJoCo in any case: where what MUJOCO_GL names fails, warn, and turn pictures off for later processes too.
+
+    Nobody who only trains needs OpenGL, and many machines have the variable set once and for all.
+    """
+    try:
+        check_import()
+    except RenderingError as problem:
+        warnings.warn(f"going on without pictures: {problem}", stacklevel=4)
+        os.environ["MUJOCO_GL"] = "off"
+        import mujoco  # noqa: F401

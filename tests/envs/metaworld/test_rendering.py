@@ -254,3 +254,35 @@ def test_who_does_not_look_loads_no_opengl():
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert result.stdout.strip() == "[]"
+
+
+WRONG_OPENGL = """
+import warnings
+import numpy as np
+from mtrl import envs
+from mtrl.envs.workers import RenderingError
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    env = envs.make("mt1:reach-v3", workers=1)
+print([str(one.message).partition("(")[0] for one in caught if "pictures" in str(one.message)])
+print(caught[0].filename.endswith("<string>") or caught[0].filename)
+env.reset()
+print(env.step(np.zeros((1, 1, 4), np.float32)).valid.all())
+try:
+    env.render()
+except RenderingError as problem:
+    print(str(problem)[:47])
+env.close()
+"""
+
+
+def test_a_wrong_choice_of_opengl_costs_pictures_and_nothing_else():
+    environment = os.environ | {"MUJOCO_GL": "bogus", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", WRONG_OPENGL]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert result.stdout.splitlines() == [
+        "['going on without pictures: MUJOCO_GL is bogus, which fails here: RuntimeError']",
+        "True",
+        "True",
+        "cannot make a picture of 480 x 480 pixels with ",
+    ]
