@@ -27,6 +27,7 @@ from mtrl.aggregators.system import (
     condition_number,
     cosines,
     gramian,
+    magnitude_similarity,
 )
 from mtrl.interfaces import Metrics, Parameters
 from mtrl.timing import Stopwatch
@@ -283,15 +284,16 @@ def _nonfinite(gradients: Parameters) -> Tensor | bool:
 
 
 def measure(rows: Sequence[Tensor], aggregation: Aggregation | None = None) -> Metrics:
-    """Describe a gradient system: norm per task, cosines, conflicts, condition number before and after aggregation.
+    """Describe a gradient system: norm per task, cosines, conflicts, and its condition before and after aggregation.
 
     Args:
         rows: Per shared parameter the gradients of all tasks, (task, *shape).
-        aggregation: What a method made of them; with a mixing matrix M the condition number of M J is added.
+        aggregation: What a method made of them; with a mixing matrix M condition number and similarity of
+            M J are added.
 
     Returns:
         `gradient_norm` (task,), `cosine` (task, task), `conflict_share` (share of task pairs with a negative cosine),
-        `condition_number` and, where it exists, `condition_number_after`.
+        `condition_number`, `magnitude_similarity` and, where there is a mixing matrix, both with `_after`.
     """
     products = gramian(rows)
     cosine = cosines(products)
@@ -302,8 +304,10 @@ def measure(rows: Sequence[Tensor], aggregation: Aggregation | None = None) -> M
         "cosine": cosine,
         "conflict_share": (cosine < 0).sum() / pairs,
         "condition_number": condition_number(products),
+        "magnitude_similarity": magnitude_similarity(products),
     }
     if aggregation is not None and aggregation.mixing is not None:
         mixed = aggregation.mixing @ products @ aggregation.mixing.T
         metrics["condition_number_after"] = condition_number((mixed + mixed.T) / 2)
+        metrics["magnitude_similarity_after"] = magnitude_similarity(mixed)
     return metrics

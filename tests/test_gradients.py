@@ -307,7 +307,8 @@ def test_measure_by_hand():
     assert found["conflict_share"] == pytest.approx(1 / 3)
     root = (34**2 - 4 * 144) ** 0.5
     assert found["condition_number"] == pytest.approx(((34 + root) / 2 / min(4, (34 - root) / 2)) ** 0.5)
-    assert "condition_number_after" not in found
+    assert found["magnitude_similarity"] == pytest.approx((30 / 34 + 12 / 13 + 20 / 29) / 3)
+    assert not any(name.endswith("_after") for name in found)
 
 
 def test_measure_after_alignment_is_one():
@@ -317,7 +318,9 @@ def test_measure_after_alignment_is_one():
     balance = aggregator.aggregate(GradientSystem(num_tasks=4, gramian=gramian(rows)))
     found = measure(rows, balance)
     assert found["condition_number"] > 1.5
+    assert found["magnitude_similarity"] < 0.999
     assert found["condition_number_after"] == pytest.approx(1, abs=1e-10)
+    assert found["magnitude_similarity_after"] == pytest.approx(1, abs=1e-10)
 
 
 def test_measure_without_mixing_has_nothing_to_say_about_after():

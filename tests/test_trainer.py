@@ -67,6 +67,7 @@ def test_tensorboard_shows_what_the_run_directory_promises(tmp_path):
     overall = (
         "success/mean", "success/worst", "return/mean", "condition_number/critic", "condition_number/actor",
         "condition_number_after/critic", "condition_number_after/actor", "conflict_share/critic",
+        "magnitude_similarity/critic", "magnitude_similarity_after/actor",
         "direction_norm/actor", "speed/env_steps_per_second", "speed/updates_per_second", "time_share/critic",
         "time_share/environments",
     )  # fmt: skip

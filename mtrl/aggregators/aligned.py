@@ -13,18 +13,26 @@ from mtrl.aggregators.system import Aggregation, GradientSystem
 
 ScaleMode = Literal["min", "median", "rmse"]
 
+RANK_EPS = torch.finfo(torch.float32).eps ** 2
+"""Relative to the largest eigenvalue: where a row of float32 is a multiple of another, rounding leaves a component of
+3e-8 of its length, and an eigenvalue of some 1e-15. A finer tolerance would divide by it."""
+
 
 class Aligned(WeightedAggregator):
     """Align the orthogonal components of the gradient system (Aligned-MTL).
 
     With the Gramian G = V diag(lambda) V^T of the task gradients J, the balance matrix B = s V diag(lambda^-1/2) V^T
-    turns the rows into B J, whose condition number is 1; the direction is w^T B J. It descends the weighted total loss
-    sum_i w_i L_i, and its fixed points are stationary points of that loss, so the trade-off is chosen by w. The aligned
-    rows do not conflict with one another; the direction may still conflict with an original row.
+    turns independent rows into B J, which are orthogonal and equally long: their condition number is 1. The direction
+    is w^T B J. It descends the weighted total loss sum_i w_i L_i, so that w chooses the trade-off; it may still
+    conflict with an original row. Dependent rows become a scaled projection, of the rank that `rank_eps` counts.
+
+    With `scale_mode=min` the direction is no longer than the smallest kept singular value times ||w||. So it gets short
+    next to every point where the gradients are dependent, Pareto-stationary ones among them, and descent without noise
+    may take very long to pass. With noisy gradients and Adam, as in training, it arrives where w says.
 
     Source: Senushkin, Patakin, Kuznetsov, Konushin, "Independent Component Alignment for Multi-Task Learning", CVPR
     2023, algorithm 1. Differs from the official code, which ignores w and sums the aligned rows (T times ours at w =
-    1/T) and takes its rank tolerance from the default dtype instead of the Gramian's.
+    1/T) and whose rank tolerance for eigenvalues, squares, is float32's precision itself.
 
     Cost: T^3 for the eigenvalues of the Gramian.
     """
@@ -39,8 +47,8 @@ class Aligned(WeightedAggregator):
         weights: tuple[float, ...] | None = None
         """Weight of each task, used as given; by default 1/T each. They choose the trade-off between tasks."""
         rank_eps: float | None = None
-        """Eigenvalues below the largest one times T times this count as zero; by default the Gramian's own precision
-        (2.2e-16). The official code uses 1.2e-7."""
+        """Eigenvalues below the largest one times T times this count as zero; by default 1.4e-14, float32's precision
+        squared, which is what rounding leaves of dependent rows. The official code uses 1.2e-7."""
 
         def __post_init__(self) -> None:
             """Check what does not depend on the number of tasks."""
@@ -67,9 +75,14 @@ def balance_matrix(
 
     A zero row keeps weight 0 and does not disturb the others. A zero Gramian gives B = 0.
 
+    Args:
+        gramian: Of rows in float32 or better.
+        scale_mode: Which singular value becomes that of all.
+        rank_eps: Eigenvalues below the largest one times T times this count as zero; `RANK_EPS` by default.
+
     Source: Senushkin et al. 2023, algorithm 1.
     """
-    eps = torch.finfo(gramian.dtype).eps if rank_eps is None else rank_eps
+    eps = max(RANK_EPS, torch.finfo(gramian.dtype).eps) if rank_eps is None else rank_eps
     eigenvalues, V = torch.linalg.eigh(gramian)
     keep = eigenvalues > eigenvalues[-1] * gramian.shape[0] * eps
     inverse_root = torch.where(keep, eigenvalues, 1.0).rsqrt() * keep

@@ -22,7 +22,7 @@ _FEW_TASKS, _MOST_TASKS = 4, 10
 
 
 class ITMTL(WeightedAggregator):
-    """Take the mean over the subset of task gradients with the greatest total transference (IT-MTL).
+    """Combine the subset of task gradients that has the greatest total transference (IT-MTL).
 
     A candidate direction d, such as sum_{i in S} g_i / T for a subset S of the tasks, is worth
 
@@ -53,7 +53,9 @@ class ITMTL(WeightedAggregator):
         """All subsets, or all tasks, all but one, and single ones. By default all subsets where they cost nothing (to
         first order) or are few (up to four tasks)."""
         combined: tuple[str, ...] = ()
-        """Methods whose directions compete too, such as pcgrad; they must be decided by the Gramian."""
+        """Methods whose directions compete too, such as pcgrad; they must be decided by the Gramian. Each competes
+        at the length it has, and to first order a longer direction lowers the losses more: scaling a method's
+        direction, which an optimiser may never notice, changes whether it is chosen."""
         displacement: Displacement = "gradient"
         """Lookahead: judge the point `step_size` along a direction, or the one the optimiser would go to with it."""
         step_size: float = 0.01

@@ -101,15 +101,33 @@ def condition_number(gramian: Float[Tensor, "task task"]) -> Float[Tensor, ""]:
     """Return the ratio of the largest to the smallest singular value of the Jacobian behind `gramian`.
 
     The stability criterion of Senushkin et al., "Independent Component Alignment for Multi-Task Learning", 2023,
-    section 4. Singular values below the resolution of the Gramian count as that resolution, so the result is finite:
-    at most 1 / sqrt(T eps), about 2e7 for ten tasks in float64. It is 1 for a zero Gramian, NaN for one with NaN.
+    section 4. A task without gradient does not count. Other singular values below the resolution of the Gramian count
+    as that resolution, so the result is finite: at most 1 / sqrt(T eps), about 2e7 for ten tasks in float64. It is 1
+    for a zero Gramian, NaN for one with NaN.
     """
     is_finite = gramian.isfinite().all()
-    eigenvalues = torch.linalg.eigvalsh(torch.where(is_finite, gramian, 0.0))  # torch's solver raises on NaN
+    squared = torch.where(is_finite, gramian, 0.0).diagonal()  # torch's solver raises on NaN
+    filling = torch.where(squared == 0, squared.amax(), 0.0)  # an eigenvalue between the others
+    eigenvalues = torch.linalg.eigvalsh(torch.where(is_finite, gramian, 0.0) + filling.diag())
     largest = eigenvalues[-1]
     floor = largest * gramian.shape[0] * torch.finfo(gramian.dtype).eps
     ratio = largest / torch.maximum(eigenvalues[0], floor)
     return torch.where(is_finite, torch.where(largest > 0, ratio, 1.0), torch.nan).sqrt()
+
+
+def magnitude_similarity(gramian: Float[Tensor, "task task"]) -> Float[Tensor, ""]:
+    """Return the mean over pairs of tasks of 2 n_i n_j / (n_i^2 + n_j^2), n_i the length of gradient i: 1 if equal.
+
+    Source: Yu et al., "Gradient Surgery for Multi-Task Learning", 2020, definition 2. A task without gradient does not
+    count; without a pair it is 1.
+    """
+    squared = gramian.diagonal().clamp(min=0)
+    similarity = 2 * (squared[:, None] * squared).sqrt() / (squared[:, None] + squared)
+    has_both = (
+        (squared > 0)[:, None] & (squared > 0) & ~torch.eye(len(squared), dtype=torch.bool, device=squared.device)
+    )
+    count = has_both.sum()
+    return torch.where(count > 0, torch.where(has_both, similarity, 0.0).sum() / count.clamp(min=1), 1.0)
 
 
 def cosines(gramian: Float[Tensor, "task task"]) -> Float[Tensor, "task task"]:

@@ -32,6 +32,7 @@ def draw(comparison: Comparison) -> list[Drawn | Missing]:
         cosines(comparison),
         conflicts(comparison),
         condition_numbers(comparison),
+        similarities(comparison),
         weights(comparison),
         transference(comparison),
     ]
@@ -72,10 +73,37 @@ def conflicts(comparison: Comparison) -> Drawn | Missing:
 
 def condition_numbers(comparison: Comparison) -> Drawn | Missing:
     """Draw the condition number of the gradient system before and after aggregation."""
+    caption = f"Condition number of the tasks' gradients, {_BEFORE_AND_AFTER} Gaps: not finite."
+    line = _before_and_after("condition_number")
+    return _two_panels(
+        comparison, "condition", "Condition number", caption, line, yscale="log", ylabel="condition number"
+    )
+
+
+def similarities(comparison: Comparison) -> Drawn | Missing:
+    """Draw how equally long the gradients are before and after aggregation."""
+    caption = (
+        "2 n m / (n^2 + m^2) of the lengths n and m of two tasks' gradients, mean over pairs: 1 where all are equally "
+        f"long; {_BEFORE_AND_AFTER}"
+    )
+    line = _before_and_after("magnitude_similarity")
+    return _two_panels(
+        comparison, "similarity", "Magnitude similarity", caption, line, ylim=(-0.03, 1.03), ylabel="similarity"
+    )
+
+
+_BEFORE_AND_AFTER = (
+    "median over runs: lines before aggregation, thin ones with dots after it, where the method mixes gradients by a "
+    "matrix."
+)
+
+
+def _before_and_after(name: str) -> Callable[..., bool]:
+    """Return what draws one method's line of a number, and that of the same number after aggregation."""
 
     def line(axes: "Axes", part: str, runs: tuple[Run, ...], index: int) -> bool:
-        before = series(runs, "train", [f"condition_number/{part}"])
-        after = series(runs, "train", [f"condition_number_after/{part}"])
+        before = series(runs, "train", [f"{name}/{part}"])
+        after = series(runs, "train", [f"{name}_after/{part}"])
         if before is not None:
             axes.plot(before.steps, np.median(before.values[0], axis=0), **frame.line_style(index))
         if after is not None:
@@ -83,13 +111,7 @@ def condition_numbers(comparison: Comparison) -> Drawn | Missing:
             axes.plot(after.steps, middle, **frame.line_style(index), linewidth=0.7, marker=".", markersize=3)
         return before is not None
 
-    caption = (
-        "Condition number of the tasks' gradients, median over runs: lines before aggregation, thin ones with dots "
-        "after it, where the method mixes gradients by a matrix. Gaps: not finite."
-    )
-    return _two_panels(
-        comparison, "condition", "Condition number", caption, line, yscale="log", ylabel="condition number"
-    )
+    return line
 
 
 def weights(comparison: Comparison) -> Drawn | Missing:
@@ -182,7 +204,7 @@ def _two_panels(
         for index, method in enumerate(comparison.methods)
     ]
     if not any(drawn):
-        return Missing(title, "no run has begun to learn")
+        return Missing(title, "no run has recorded it")
     ylabel = options.pop("ylabel")
     for part, panel in zip(PARTS, panels, strict=True):
         panel.set(title=part, **options)

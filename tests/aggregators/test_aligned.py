@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mtrl.aggregators import make
-from mtrl.aggregators.aligned import balance_matrix
+from mtrl.aggregators.aligned import RANK_EPS, balance_matrix
 from mtrl.aggregators.system import condition_number, gramian
 from tests.aggregators.jacobians import DEGENERATE, FULL_RANK, gaussian, orthogonal, with_condition_number
 
@@ -80,6 +80,26 @@ def test_descent_ends_where_the_preferred_sum_of_losses_is_least():
     assert torch.allclose(point, torch.tensor([0.6, 0.2], dtype=torch.float64), atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("start", "weights", "expected"),
+    [((-0.5, -0.7), (0.2, 0.08), (-0.6, 0.8)), ((2.0, 1.5), (0.8, 0.02), (0.6, 0.2))],
+)
+def test_noisy_descent_by_adam_passes_pareto_stationary_points_and_ends_where_the_weights_say(start, weights, expected):
+    # The losses above in 20 dimensions, each gradient with noise of its own; the mean of the last half of the points.
+    centres = torch.zeros(2, 20, dtype=torch.float64)
+    centres[0, 0], centres[1, 0], centres[1, 1] = 1.0, -1.0, 1.0
+    point = torch.zeros(20, dtype=torch.float64)
+    point[:2] = torch.tensor(start)
+    aggregator, optimizer = aligned(torch.tensor(weights)), torch.optim.Adam([point], lr=5e-3)
+    noise = torch.randn(2000, 2, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    visited = torch.zeros_like(point)
+    for step in range(2000):
+        point.grad = aggregator(torch.tensor([[2.0], [20.0]]) * (point - centres) + noise[step])
+        optimizer.step()
+        visited += point / 1000 * (step >= 1000)
+    assert torch.allclose(visited[:2], torch.tensor(expected, dtype=torch.float64), atol=0.08)
+
+
 # ----------------------------------------------------------------------------------------- guarantees of the paper
 
 
@@ -117,7 +137,7 @@ def test_length_is_the_smallest_singular_value_times_that_of_the_weights(case):
 def test_length_is_at_most_the_scale_times_that_of_the_weights(case, scale_mode):
     jacobian, weights = DEGENERATE[case], weights_for(len(DEGENERATE[case]))
     eigenvalues = torch.linalg.eigvalsh(gramian((jacobian,))).clamp(min=0)
-    kept = eigenvalues[eigenvalues > eigenvalues[-1] * len(eigenvalues) * torch.finfo(torch.float64).eps]
+    kept = eigenvalues[eigenvalues > eigenvalues[-1] * len(eigenvalues) * RANK_EPS]
     scale = {"min": torch.min, "median": torch.median, "rmse": torch.mean}[scale_mode](kept).sqrt() if len(kept) else 0
     # 2: rows over twelve decades have lost the relative precision of their smallest eigenvalues, which enter here.
     assert aligned(weights, scale_mode=scale_mode)(jacobian).norm() <= 2 * scale * weights.norm()
@@ -233,6 +253,15 @@ def test_rank_tolerance_of_the_official_code_drops_short_gradients():
     official = aligned(rank_eps=torch.finfo(torch.float32).eps)(jacobian)
     assert torch.allclose(official, torch.tensor([0.5, 0.0]).double(), atol=1e-14)
     assert torch.allclose(aligned()(jacobian), torch.tensor([0.5e-4, 0.5e-4]).double(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("factor", [-0.37, 0.37, 1e-3])
+def test_what_rounding_leaves_of_a_multiple_is_no_direction(factor):
+    # In float32 the second row is no exact multiple: an eigenvalue of 1e-15 of the other is left of the difference.
+    row = torch.randn(300_000, generator=torch.Generator().manual_seed(0))
+    direction = aligned()(torch.stack([row, factor * row]))
+    along = (direction @ row) / row.square().sum() * row
+    assert (direction - along).norm() < 1e-5 * direction.norm()
 
 
 @pytest.mark.parametrize("seed", range(3))

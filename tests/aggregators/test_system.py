@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mtrl.aggregators import system
-from mtrl.aggregators.system import combine, condition_number, cosines, gramian
+from mtrl.aggregators.system import combine, condition_number, cosines, gramian, magnitude_similarity
 from tests.aggregators.jacobians import gaussian, with_condition_number
 
 
@@ -80,6 +80,24 @@ def test_condition_number_of_a_system_with_nan_is_nan():
     products = torch.eye(3).double()
     products[1, 1] = torch.nan
     assert condition_number(products).isnan()
+
+
+def test_a_task_without_gradient_does_not_count_in_the_condition():
+    jacobian = gaussian(4, 9)
+    padded = torch.cat([jacobian[:2], torch.zeros(1, 9).double(), jacobian[2:]])
+    assert condition_number(gramian((padded,))) == pytest.approx(
+        condition_number(gramian((jacobian,))).item(), rel=1e-12
+    )
+
+
+def test_magnitude_similarity_by_hand():
+    # Lengths 1, 3, 0: of the one pair that counts 2 * 3 / (1 + 9).
+    rows = (torch.tensor([[1.0, 0.0], [0.0, 3.0], [0.0, 0.0]]),)
+    assert magnitude_similarity(gramian(rows)) == pytest.approx(0.6)
+    # Lengths 1, 3, 2: 0.6, 2 * 2 / (1 + 4) = 0.8 and 2 * 6 / (9 + 4) = 12 / 13.
+    rows = (torch.tensor([[1.0, 0.0], [0.0, 3.0], [2.0, 0.0]]),)
+    assert magnitude_similarity(gramian(rows)) == pytest.approx((0.6 + 0.8 + 12 / 13) / 3)
+    assert magnitude_similarity(torch.zeros(3, 3).double()) == magnitude_similarity(torch.ones(1, 1).double()) == 1
 
 
 def test_cosines_by_hand():

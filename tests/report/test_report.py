@@ -163,7 +163,7 @@ def test_one_run_against_another_is_a_win_a_loss_or_half(runs, report):
 
 def test_every_figure_has_its_source_below(runs, page):
     start = json.loads((runs[0] / "environment.json").read_text())[0]
-    assert len(page.captions) == 13  # all but success per goal
+    assert len(page.captions) == 14  # all but success per goal
     for caption in page.captions:
         assert "environmenttoy:reach-east,reach-west" in caption
         assert "rewardas of the commit" in caption
@@ -205,7 +205,17 @@ def test_colours_of_text_follow_the_page(report):
 
 
 def test_every_figure_is_saved_for_a_paper(report):
-    for name in ("success", "tasks", "improvement", "cosine", "condition", "weights", "transference", "time"):
+    for name in (
+        "success",
+        "tasks",
+        "improvement",
+        "cosine",
+        "condition",
+        "similarity",
+        "weights",
+        "transference",
+        "time",
+    ):
         assert (report / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (report / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
