@@ -72,13 +72,11 @@ class Update(NamedTuple):
 class Displace(Protocol):
     """What an optimiser would do."""
 
-    def __call__(self, directions: Parameters, private: Parameters, /) -> Parameters:
+    def __call__(self, directions: Parameters, /) -> Parameters:
         """Return what a step along each direction would subtract from the shared parameters.
 
         Args:
             directions: Per shared parameter, (candidate, *shape).
-            private: The private gradients stepped along at the same time, (candidate or 1, ...): they count in the
-                norm that is clipped.
         """
         ...
 
@@ -152,7 +150,7 @@ def look_ahead(
     def losses_ahead(steps: Float[Tensor, "candidate task"]) -> Float[Tensor, "candidate task"]:
         moves = {name: torch.tensordot(steps.to(leaf.dtype), leaf, dims=1) for name, leaf in gradients.shared.items()}
         if displace is not None:
-            moves = displace(moves, {name: leaf[None] for name, leaf in gradients.private.items()})
+            moves = displace(moves)
         return losses_after(loss, shared, private, frozen, moves)
 
     return losses_ahead

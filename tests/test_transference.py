@@ -129,10 +129,10 @@ def losses_after_a_real_step(component: Component, loss, frozen, source: int) ->
     private = [torch.zeros_like(leaf) for leaf in stepped.private.values()]
     for own, leaf in zip(private, gradients.private.values(), strict=True):
         own[source] = leaf[source]
-    together = [leaf[source].contiguous() for leaf in gradients.shared.values()] + private
+    together = [leaf[source].contiguous() for leaf in gradients.shared.values()]
     norm = torch.nn.utils.get_total_norm(together)
     clip = (stepped.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-    stepped.adam.step(clip * flatten(together), torch.tensor(True))
+    stepped.adam.step(flatten([*(clip * leaf for leaf in together), *private]), torch.tensor(True))
     return losses_at(loss, stepped.shared, component.private, frozen)
 
 

@@ -65,6 +65,7 @@ class Component:
         shared, private = network.init(torch_generator(seed, name))
         self.parameters = FlatParameters(shared, private, device)
         self.shared, self.private = self.parameters.shared, self.parameters.private
+        self._num_shared = sum(leaf.numel() for leaf in shared.values())
         self.adam = Adam(self.parameters.flat, lr, adam_eps)
         self.generator = torch_generator(seed, "agent", f"{name}_aggregator", device=device)
         if aggregator.need == Need.REPRESENTATION and not self.probe(1):
@@ -115,22 +116,43 @@ class Component:
             self._probe_for(frozen),
             self._displace,
         )
-        gradient = flatten([*update.shared.values(), *update.private.values()])
-        norm = gradient.norm()
-        is_finite = may_step & ~update.nonfinite.any() & norm.isfinite()
-        self.adam.step(gradient.mul_(self._clip(norm)), is_finite)
+        gradient, norm, private_norms = self._clipped(update)
+        # The norm may overflow where every task's gradient is finite: then all are flagged.
+        nonfinite = update.nonfinite | (~norm.isfinite() & ~update.nonfinite.any())
+        if private_norms is not None:
+            nonfinite = nonfinite | ~private_norms.isfinite()
+        is_finite = may_step & ~nonfinite.any()
+        self.adam.step(gradient, is_finite)
         if self.aggregator.observes:
             self.aggregator.observe(losses_at(loss, self.shared, self.private, frozen))
         self._restore_buffers(is_finite)  # one bad batch must not stay in a moving average
         metrics = {
             f"{self.name}_loss": update.losses,
-            # The norm may overflow where every task's gradient is finite: then all are flagged.
-            f"{self.name}_nonfinite": update.nonfinite | (~norm.isfinite() & ~update.nonfinite.any()),
+            f"{self.name}_nonfinite": nonfinite,
             f"direction_norm/{self.name}": norm,
         }
         if update.weights is not None:
             metrics[f"{self.name}_weight"] = update.weights
         return update, metrics, is_finite
+
+    def _clipped(self, update: Update) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the flat gradient, and the norms before it was clipped: of the direction, and of each task's own part.
+
+        Each is clipped by itself. Under one norm for all, a task with large losses would shorten the shared direction
+        and the heads of others, whatever the aggregator does.
+        """
+        gradient = flatten([*update.shared.values(), *update.private.values()])
+        direction = gradient[: self._num_shared]
+        norm = direction.norm()
+        direction.mul_(self._clip(norm))
+        if not update.private:
+            return gradient, norm, None
+        _, private = self.parameters.views(gradient)
+        norms = torch.cat([leaf[:, None].flatten(1) for leaf in private.values()], dim=1).norm(dim=1)
+        factors = self._clip(norms)
+        for leaf in private.values():
+            leaf.mul_(_along(factors, leaf))
+        return gradient, norm, norms
 
     def tensors(self) -> list[Tensor]:
         """Return all that `descend` changes, itself."""
@@ -183,16 +205,16 @@ class Component:
         """
         gradients = task_gradients(loss, self.shared, self.private, frozen)
         if step == "optimizer":
-            moves = self._displace(gradients.shared, gradients.private)
+            moves = self._displace(gradients.shared)
         else:
             moves = {name: self.adam.lr * leaf for name, leaf in gradients.shared.items()}
         return transference(loss, self.shared, self.private, frozen, moves)
 
-    def _displace(self, directions: Parameters, private: Parameters, /) -> Parameters:
+    def _displace(self, directions: Parameters, /) -> Parameters:
         """Return what the optimiser's next step would subtract from the shared parameters, for several directions."""
-        squares = [leaf.square().flatten(1).sum(1) for leaf in (*directions.values(), *private.values())]
-        clip = self._clip(torch.stack(torch.broadcast_tensors(*squares)).sum(0).sqrt())
-        clipped = {name: leaf * clip.view(-1, *[1] * (leaf.dim() - 1)) for name, leaf in directions.items()}
+        squares = torch.stack([leaf.square().flatten(1).sum(1) for leaf in directions.values()]).sum(0)
+        clip = self._clip(squares.sqrt())
+        clipped = {name: leaf * _along(clip, leaf) for name, leaf in directions.items()}
         mean, square = (self.parameters.views(self.adam.state[name])[0] for name in ("exp_avg", "exp_avg_sq"))
         return {name: self.adam.moves(mean[name], square[name], leaf) for name, leaf in clipped.items()}
 
@@ -221,6 +243,11 @@ class Component:
         copy_into(self.adam.state, state["optimizer"])
         self.aggregator.load_state_dict(state["aggregator"])
         load_generator(self.generator, state["generator"])
+
+
+def _along(factors: Float[Tensor, " first"], leaf: Tensor) -> Tensor:
+    """Return factors for the first axis of a leaf in a shape that multiplies it."""
+    return factors.view(-1, *[1] * (leaf.dim() - 1))
 
 
 def _restore(keep: Bool[Tensor, ""], tensors: list[Tensor], before: list[Tensor]) -> None:

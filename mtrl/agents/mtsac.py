@@ -73,7 +73,8 @@ class MTSAC:
         adam_eps: float = 1e-8
         """Adam's epsilon. Methods such as Aligned-MTL and DiBS return small directions: keep it far below them."""
         max_grad_norm: float = 1.0
-        """Clip the combined gradient of the actor and of the critics to this norm."""
+        """Clip the combined gradient of the actor and of the critics to this norm, and each task's head to the same by
+        itself."""
         initial_temperature: float = 1.0
         """Entropy temperature of every task at the start."""
         temperatures: Literal["per_task", "shared"] = "per_task"

@@ -206,6 +206,27 @@ def test_gradient_is_clipped_to_its_largest_norm():
     assert agent.critic.adam.state["exp_avg"].norm() == pytest.approx(1e-4, rel=1e-3)
 
 
+def test_a_loud_task_shortens_no_other_step():
+    # With DiBS-MTL the direction does not see the scale of a loss; clipping trunk and heads by one norm would.
+    found = []
+    for scale in (torch.ones(NUM_TASKS), torch.tensor([1e3, *[1.0] * (NUM_TASKS - 1)])):
+        agent = build("multi_head", "dibs", max_grad_norm=1e-2)
+        inputs = agent._critic_inputs(batch_for(), torch.Generator().manual_seed(0))
+
+        def loss(shared, private, frozen, loss=agent._critic_loss):
+            value, metrics = loss(shared, private, frozen[0])
+            return frozen[1] * value, metrics
+
+        _, metrics, _ = agent.critic.descend(loss, (inputs, scale), torch.tensor(True))
+        assert metrics["direction_norm/critic"] > 0.02  # clipped
+        found.append(agent.critic.parameters.views(agent.critic.adam.state["exp_avg"]))
+    (shared, private), (loud_shared, loud_private) = found
+    assert all(torch.allclose(leaf, loud_shared[name], rtol=1e-4, atol=1e-8) for name, leaf in shared.items())
+    assert all(torch.equal(leaf[1:], loud_private[name][1:]) for name, leaf in private.items())
+    norms = torch.stack([leaf.square().flatten(1).sum(1) for leaf in loud_private.values()]).sum(0).sqrt()
+    assert torch.allclose(norms, torch.full((NUM_TASKS,), 1e-3), rtol=1e-3)  # a tenth of what is allowed, each
+
+
 # ---- critics' targets
 
 
