@@ -152,7 +152,9 @@ class Learner:
 
     def _sample(self) -> Any:
         batch = self.replay.sample(self._batch_size)
-        return type(batch)(*(leaf.to(self._device, non_blocking=True) for leaf in batch))
+        # Towards a GPU its stream keeps the order; the CPU would read what has not arrived.
+        overlaps = self._device.type == "cuda"
+        return type(batch)(*(leaf.to(self._device, non_blocking=overlaps) for leaf in batch))
 
     def _diagnostic_batch(self) -> Any:
         """Draw a batch without moving the replay's random stream."""

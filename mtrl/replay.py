@@ -50,8 +50,11 @@ class Replay:
         """Allocate the storage; rewards are stored as they are, or normalised.
 
         Raises:
-            ValueError: The storage does not fit into the device's free memory; the message says what would.
+            ValueError: One vector step does not fit into the capacity, or the storage not into the device's free
+                memory; the message says what would.
         """
+        if capacity < spec.envs_per_task:  # their rows would overwrite each other in no certain order
+            raise ValueError(f"replay.capacity must hold one vector step, {spec.envs_per_task} rows, got {capacity}")
         self.capacity = capacity
         self._normalize_reward = normalize_reward
         self._widths = (spec.obs_dim, spec.action_dim, 1, spec.obs_dim, 1)

@@ -211,6 +211,12 @@ def test_state_of_another_shape_is_refused(tasks, capacity, obs_dim):
         Replay(make_spec(), 4, CPU, seed=0).load_state_dict(other.state_dict())
 
 
+def test_a_replay_holds_at_least_one_vector_step():
+    spec = dataclasses.replace(make_spec(), envs_per_task=5)
+    with pytest.raises(ValueError, match=r"replay\.capacity must hold one vector step, 5 rows, got 4"):
+        Replay(spec, 4, CPU, seed=0)
+
+
 def test_a_replay_that_does_not_fit_says_what_would(monkeypatch):
     spec = make_spec()
     free = storage_bytes(spec, 1000) + 5
