@@ -13,6 +13,7 @@ from jaxtyping import Float
 from mtrl import agents, aggregators, checkpoint, envs, networks
 from mtrl.evaluator import Policy
 from mtrl.interfaces import Agent, EnvSpec, VectorEnv
+from mtrl.precision import round_nothing
 from mtrl.registry import resolve
 from mtrl.timing import Stopwatch
 
@@ -77,6 +78,7 @@ def load_agent(settings: "Settings", folder: Path) -> Agent:
         ValueError: The checkpoint does not fit the settings.
         FileNotFoundError: It is gone: training deletes old ones.
     """
+    round_nothing()
     device = choose_device(settings.trainer.device)
     agent = make_agent(settings, read_spec(settings), device)
     agent.load_state_dict(checkpoint.load(folder, "agent", device))

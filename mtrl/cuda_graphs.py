@@ -1,8 +1,9 @@
 """The record of a function on a GPU: CUDA graphs, and the calls on the CPU between them."""
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any, TypeVar
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Bool
@@ -21,6 +22,7 @@ class _Parts:
         self._streams = streams
         self._pool = torch.cuda.graph_pool_handle()
         self._graph: torch.cuda.CUDAGraph
+        self.is_capturing = False
 
     def begin(self) -> None:
         """Let what follows go into a graph; nothing of it is computed."""
@@ -28,9 +30,11 @@ class _Parts:
         for stream in self._streams:
             self._graph.register_generator_state(stream)
         self._graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+        self.is_capturing = True
 
     def end(self) -> None:
         """End the graph."""
+        self.is_capturing = False
         self._graph.capture_end()
         self.run.append(self._graph.replay)
 
@@ -82,8 +86,9 @@ def capture(function: Callable[[], Result], streams: Sequence[torch.Generator]) 
         try:
             recorded = function()
         except BaseException:
-            with suppress(RuntimeError):  # which would hide the reason
-                parts.end()
+            if parts.is_capturing:
+                with suppress(RuntimeError):  # which would hide the reason
+                    parts.end()
             raise
         parts.end()
     torch.cuda.current_stream().wait_stream(side)
@@ -100,11 +105,9 @@ class _Watched:
     """Lets what is `on_host` wait for the device."""
 
     def call(self, solver: Solver, arguments: tuple[Any, ...]) -> Any:
-        torch.cuda.set_sync_debug_mode("default")
-        try:
+        with waiting("default"):
+            example(solver, arguments)  # if it raises, then better before the capture
             return compute(solver, arguments)
-        finally:
-            torch.cuda.set_sync_debug_mode("error")
 
     def unless(self, flag: Bool[Tensor, ""], mend: Mend, arguments: tuple[Any, ...]) -> None:
         mend(flag, *arguments)
@@ -116,13 +119,25 @@ def _call_without_waiting(function: Callable[[], Result]) -> Result:
     Raises:
         RuntimeError: It waits for the device. In a capture that would leave torch's memory in disorder.
     """
+    with waiting("error"), recorded_by(_Watched()):
+        return function()
+
+
+@contextmanager
+def waiting(mode: Literal["default", "error"]) -> Iterator[None]:
+    """Let the body wait for the device, or raise where it does."""
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
     try:
-        with recorded_by(_Watched()):
-            return function()
+        _set_sync_debug_mode(mode)
+        yield
     finally:
-        torch.cuda.set_sync_debug_mode(before)
+        _set_sync_debug_mode(before)
+
+
+def _set_sync_debug_mode(mode: str | int) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode")  # that it is a prototype
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 def _pinned(like: Tensor) -> Tensor:

@@ -77,7 +77,8 @@ class Learner:
         """
         self._streams_before = [stream.get_state() for stream in self.agent.streams()]
         with self._stopwatch("update"), products_in(self.config.matmul_precision):
-            self._batch, self._metrics = self._learn()
+            is_traced = self._profile is not None and self._profile.is_due
+            self._batch, self._metrics = self._compute() if is_traced else self._learn()
         self.update_count += 1
         if self._device.type == "cpu":  # elsewhere asking costs a synchronisation, so it waits for the next record
             self.check_finite()
@@ -164,7 +165,9 @@ class Learner:
 
 def _can_be_recorded(config: Config, device: torch.device, replay: Replay) -> bool:
     """Say whether a record holds all there is: a graph no work of the CPU, a list no `unrounded_products`."""
-    return replay.device.type == "cuda" if device.type == "cuda" else config.matmul_precision == "float32"
+    if replay.device.type != device.type:
+        return False
+    return device.type == "cuda" or config.matmul_precision == "float32"
 
 
 def _to_numpy(metrics: Metrics) -> dict[str, float | np.ndarray]:

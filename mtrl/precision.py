@@ -26,6 +26,11 @@ def products_in(precision: Precision) -> AbstractContextManager[None]:
     return _set(_ON_GPU, "tf32") if precision == "tf32" else _set(_ON_CPU, "bf16")
 
 
+def round_nothing() -> None:
+    """Keep torch from rounding unasked, as TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, set in some containers, lets it."""
+    _ON_GPU.fp32_precision = _ON_CPU.fp32_precision = "ieee"
+
+
 @contextmanager
 def unrounded_products() -> Iterator[None]:
     """Keep torch from rounding the factors of products of float32 matrices while the body runs."""

@@ -36,6 +36,11 @@ class UpdateProfile:
         self._began = 0.0
         self._seconds_before: dict[str, float] = {}
 
+    @property
+    def is_due(self) -> bool:
+        """Return whether the trace has not ended: until then updates are computed step by step."""
+        return self._left > 0
+
     def after_update(self) -> None:
         """Begin or end the trace where it is time to; called after every update, outside all sections."""
         if self._left == 0:
@@ -94,6 +99,8 @@ class UpdateProfile:
         """Return the dearest operations: their own time, its share of all operations' and how often they ran."""
         is_gpu = self._device.type == "cuda"
         events = [event for event in found.key_averages() if event.key not in self._stopwatch.seconds]
+        if is_gpu:  # each kernel once: the operation that launched it has its time as well
+            events = [event for event in events if event.device_type.name != "CPU" and not event.is_user_annotation]
         times = [event.self_device_time_total if is_gpu else event.self_cpu_time_total for event in events]
         total = sum(times) or 1.0
         dearest = sorted(zip(times, events, strict=True), key=lambda pair: -pair[0])[:ROWS]

@@ -66,12 +66,14 @@ def build(settings: "Settings") -> "Trainer":
     from mtrl.envs.workers import WorkerError
     from mtrl.files import StorageError
     from mtrl.loggers import say
+    from mtrl.precision import round_nothing
     from mtrl.replay import make_replay
     from mtrl.seeding import make_deterministic
     from mtrl.timing import Stopwatch
     from mtrl.trainer import Trainer
 
     config = settings.trainer
+    round_nothing()
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.deterministic:

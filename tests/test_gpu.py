@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import torch
 from mtrl.acting import Explorer
 from mtrl.agents.mtsac import MTSAC
 from mtrl.aggregators import make, names
+from mtrl.cuda_graphs import waiting
 from mtrl.interfaces import Batch, EnvSpec, Step
 from mtrl.networks.multi_head import MultiHead
 from mtrl.recording import RUNS_BEFORE, Repeated
@@ -45,16 +45,6 @@ def batch_on(device, seed=0):
     return Batch(*(leaf.to(device) for leaf in (obs, action, reward, next_obs, torch.zeros(3, 16), task)))
 
 
-@contextlib.contextmanager
-def waiting_forbidden() -> Iterator[None]:
-    """Raise in everything that waits for the device."""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 WITHOUT_THE_CPU = [name for name in names() if name not in SOLVED_ON_HOST]
 
 
@@ -65,12 +55,12 @@ def directions(method: str, jacobian: torch.Tensor, num_updates: int = 3) -> tor
     aggregator.setup_once(len(jacobian), [jacobian.shape[1:]], device)
     generator = torch.Generator(device).manual_seed(0)
     all_losses = torch.linspace(1, 2, num_updates * len(jacobian), dtype=torch.float64).to(device)
-    with waiting_forbidden() if device.type == "cuda" and method in WITHOUT_THE_CPU else contextlib.nullcontext():
+    with waiting("error") if device.type == "cuda" and method in WITHOUT_THE_CPU else contextlib.nullcontext():
         return torch.stack([aggregator(jacobian, losses, generator) for losses in all_losses.chunk(num_updates)])
 
 
 def test_waiting_is_noticed():
-    with waiting_forbidden(), pytest.raises(RuntimeError, match="synchroniz"):
+    with waiting("error"), pytest.raises(RuntimeError, match="synchroniz"):
         torch.ones(2, device="cuda").sum().item()
 
 
@@ -89,7 +79,7 @@ def test_an_update_does_not_wait(method):
     agent = build("cuda", method)
     batches = [batch_on("cuda", seed) for seed in range(2)]
     agent.update(batches[0])
-    with waiting_forbidden():
+    with waiting("error"):
         agent.update(batches[1])
 
 

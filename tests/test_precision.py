@@ -92,16 +92,32 @@ def test_a_gpu_has_tf32_and_no_bfloat16():
     device = torch.device("cuda")
     assert has_precision(device, "tf32")
     assert not has_precision(device, "bfloat16")
-    factor = torch.full((64, 64), 1 + 2**-10 + 2**-12, device=device)  # 11 significant bits: 1 + 2**-10 remains
+    size = 1024  # small products may stay in float32
+    factor = torch.full((size, size), 1 + 2**-10 + 2**-12, device=device)  # 11 significant bits: 1 + 2**-10 remains
     rows, weights = (random(50, 400, 60).to(device),), random(50, dtype=torch.float64).to(device)
     products, direction = gramian(rows), combine(rows, weights)
     with products_in("tf32"):
-        torch.testing.assert_close(factor @ factor, torch.full_like(factor, 64 * (1 + 2**-10) ** 2), rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            factor @ factor, torch.full_like(factor, size * (1 + 2**-10) ** 2), rtol=1e-6, atol=0
+        )
         assert torch.equal(gramian(rows), products)
         assert torch.equal(combine(rows, weights)[0], direction[0])
     torch.testing.assert_close(
-        factor @ factor, torch.full_like(factor, 64 * (1 + 2**-10 + 2**-12) ** 2), rtol=1e-6, atol=0
+        factor @ factor, torch.full_like(factor, size * (1 + 2**-10 + 2**-12) ** 2), rtol=1e-6, atol=0
     )
+
+
+def test_a_container_that_rounds_by_default_does_not_round_runs(tmp_path):
+    code = f"""
+import torch
+from mtrl.train import main
+before = torch.backends.cuda.matmul.fp32_precision
+assert main([*{ARGV!r}, "--run-dir", {str(tmp_path / "run")!r}]) == 0
+print(before, torch.backends.cuda.matmul.fp32_precision)
+"""
+    environment = os.environ | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[-1] == "tf32 ieee"
 
 
 def run(folder: Path, *argv: str) -> dict:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from mtrl import recording
 from mtrl.checkpoint import latest
+from mtrl.operations import trace
 from mtrl.profiling import FIRST_UPDATES, ROWS
 from mtrl.schedule import Config
 from mtrl.signals import StopRequest
@@ -83,6 +85,16 @@ def test_a_run_that_ends_first_writes_what_there_is_or_says_why_not(tmp_path, ca
     train(tmp_path / "none", profile=5, **(QUIET | {"total_steps": 120}))  # 5 updates
     assert "the run ended before its trace began" in capsys.readouterr().out
     assert not (tmp_path / "none" / "profile.json").exists()
+
+
+def test_updates_are_traced_step_by_step_also_where_they_would_be_repeated_by_then(tmp_path, monkeypatch):
+    monkeypatch.setitem(recording.RUNS_BEFORE, "cpu", 2)
+    made = []
+    monkeypatch.setattr(recording, "trace", lambda *args: made.append(1) or trace(*args))
+    trainer = train(tmp_path / "run", profile=3, **QUIET)
+    assert len(ranges(tmp_path / "run", "critic")) == 6
+    assert trainer.learner.update_count == UPDATES
+    assert made  # afterwards: updates and actions
 
 
 def test_a_run_that_goes_on_keeps_its_trace(tmp_path, capsys):

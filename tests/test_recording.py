@@ -10,6 +10,7 @@ from mtrl import cuda_graphs, operations, recording
 from mtrl.acting import Explorer
 from mtrl.agents.mtsac import MTSAC
 from mtrl.aggregators import names
+from mtrl.aggregators.host import on_host
 from mtrl.interfaces import Batch, EnvSpec
 from mtrl.recording import LARGEST_DEVIATION, Repeated, _deviation
 from tests import graphs_on_cpu
@@ -234,6 +235,27 @@ def test_a_capture_that_fails_says_why_and_the_update_goes_on(monkeypatch):
 
     with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
         cuda_graphs.capture(walk, [])
+
+
+def test_a_failure_between_two_graphs_ends_no_graph_that_has_not_begun(monkeypatch):
+    calls = []
+
+    @on_host
+    def solve(gramian: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 3:  # before the capture harmless numbers and the real ones were solved
+            raise ValueError("no solution")
+        return gramian.double()
+
+    graphs_on_cpu.install(monkeypatch)
+    began, ended = [], []
+    for name, seen in (("capture_begin", began), ("capture_end", ended)):
+        original = getattr(graphs_on_cpu.Graph, name)
+        monkeypatch.setattr(graphs_on_cpu.Graph, name, lambda *a, o=original, s=seen, **k: s.append(1) or o(*a, **k))
+    with pytest.raises(ValueError, match="no solution"):
+        cuda_graphs.capture(lambda: solve(torch.eye(2)), [])
+    assert len(calls) == 3
+    assert len(began) == len(ended) == 1
 
 
 def test_a_result_that_comes_out_otherwise_is_noticed(monkeypatch):
