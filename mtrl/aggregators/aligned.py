@@ -9,13 +9,13 @@ from torch import Tensor
 
 from mtrl.aggregators.base import WeightedAggregator, check_task_weights
 from mtrl.aggregators.host import on_host
-from mtrl.aggregators.system import Aggregation, GradientSystem
+from mtrl.aggregators.system import Aggregation, GradientSystem, cosines
 
 ScaleMode = Literal["min", "median", "rmse"]
 
-RANK_EPS = torch.finfo(torch.float32).eps ** 2
-"""Relative to the largest eigenvalue: where a row of float32 is a multiple of another, rounding leaves a component of
-3e-8 of its length, and an eigenvalue of some 1e-15. A finer tolerance would divide by it."""
+COSINE_EPS = torch.finfo(torch.float32).eps ** 2
+"""Where a row of float32 is a multiple of another, rounding leaves a component of 3e-8 of its length, and in the matrix
+of cosines, which a short row looks the same in, an eigenvalue of some 1e-15. That is no direction to be aligned."""
 
 
 class Aligned(WeightedAggregator):
@@ -32,7 +32,7 @@ class Aligned(WeightedAggregator):
 
     Source: Senushkin, Patakin, Kuznetsov, Konushin, "Independent Component Alignment for Multi-Task Learning", CVPR
     2023, algorithm 1. Differs from the official code, which ignores w and sums the aligned rows (T times ours at w =
-    1/T) and whose rank tolerance for eigenvalues, squares, is float32's precision itself.
+    1/T) and takes its rank tolerance from the default dtype instead of the Gramian's.
 
     Cost: T^3 for the eigenvalues of the Gramian.
     """
@@ -47,8 +47,9 @@ class Aligned(WeightedAggregator):
         weights: tuple[float, ...] | None = None
         """Weight of each task, used as given; by default 1/T each. They choose the trade-off between tasks."""
         rank_eps: float | None = None
-        """Eigenvalues below the largest one times T times this count as zero; by default 1.4e-14, float32's precision
-        squared, which is what rounding leaves of dependent rows. The official code uses 1.2e-7."""
+        """Eigenvalues below the largest one times T times this count as zero; by default the Gramian's own precision
+        (2.2e-16), and no more than the gradients' directions are independent of one another in float32. The official
+        code uses 1.2e-7."""
 
         def __post_init__(self) -> None:
             """Check what does not depend on the number of tasks."""
@@ -78,18 +79,28 @@ def balance_matrix(
     Args:
         gramian: Of rows in float32 or better.
         scale_mode: Which singular value becomes that of all.
-        rank_eps: Eigenvalues below the largest one times T times this count as zero; `RANK_EPS` by default.
+        rank_eps: Eigenvalues below the largest one times T times this count as zero. By default the Gramian's own
+            precision, and as many as the cosines have above `COSINE_EPS`.
 
     Source: Senushkin et al. 2023, algorithm 1.
     """
-    eps = max(RANK_EPS, torch.finfo(gramian.dtype).eps) if rank_eps is None else rank_eps
+    eps = torch.finfo(gramian.dtype).eps if rank_eps is None else rank_eps
     eigenvalues, V = torch.linalg.eigh(gramian)
     keep = eigenvalues > eigenvalues[-1] * gramian.shape[0] * eps
+    if rank_eps is None:
+        keep = keep & _is_independent(gramian)
     inverse_root = torch.where(keep, eigenvalues, 1.0).rsqrt() * keep
     balance = _scale(eigenvalues, keep, scale_mode) * (V * inverse_root) @ V.T
     # Exact zeros for zero rows, where the eigenvectors carry rounding noise.
     nonzero = gramian.diagonal() > 0
     return balance * (nonzero[:, None] & nonzero[None, :])
+
+
+def _is_independent(gramian: Float[Tensor, "task task"]) -> Tensor:
+    """Return (task,) bool: false first, as often as directions of the rows depend on the others but for rounding."""
+    eigenvalues = torch.linalg.eigvalsh(cosines(gramian))
+    eps = max(COSINE_EPS, torch.finfo(gramian.dtype).eps)
+    return eigenvalues > eigenvalues[-1] * len(eigenvalues) * eps
 
 
 def _scale(eigenvalues: Float[Tensor, " task"], keep: Tensor, scale_mode: ScaleMode) -> Float[Tensor, ""]:

@@ -40,8 +40,8 @@ class AlignedUB(WeightedAggregator):
         weights: tuple[float, ...] | None = None
         """Weight of each task, used as given; by default 1/T each."""
         rank_eps: float | None = None
-        """Eigenvalues below the largest one times T times this count as zero; by default 1.4e-14, float32's precision
-        squared."""
+        """Eigenvalues below the largest one times T times this count as zero; by default the Gramian's own precision
+        (2.2e-16), and no more than the gradients' directions are independent of one another in float32."""
 
         def __post_init__(self) -> None:
             """Check what does not depend on the number of tasks."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mtrl.aggregators import make
-from mtrl.aggregators.aligned import RANK_EPS, balance_matrix
+from mtrl.aggregators.aligned import balance_matrix
 from mtrl.aggregators.system import condition_number, gramian
 from tests.aggregators.jacobians import DEGENERATE, FULL_RANK, gaussian, orthogonal, with_condition_number
 
@@ -137,7 +137,7 @@ def test_length_is_the_smallest_singular_value_times_that_of_the_weights(case):
 def test_length_is_at_most_the_scale_times_that_of_the_weights(case, scale_mode):
     jacobian, weights = DEGENERATE[case], weights_for(len(DEGENERATE[case]))
     eigenvalues = torch.linalg.eigvalsh(gramian((jacobian,))).clamp(min=0)
-    kept = eigenvalues[eigenvalues > eigenvalues[-1] * len(eigenvalues) * RANK_EPS]
+    kept = eigenvalues[eigenvalues > eigenvalues[-1] * len(eigenvalues) * torch.finfo(torch.float64).eps]
     scale = {"min": torch.min, "median": torch.median, "rmse": torch.mean}[scale_mode](kept).sqrt() if len(kept) else 0
     # 2: rows over twelve decades have lost the relative precision of their smallest eigenvalues, which enter here.
     assert aligned(weights, scale_mode=scale_mode)(jacobian).norm() <= 2 * scale * weights.norm()
