@@ -14,9 +14,8 @@ def table(runs: Sequence[Run]) -> list[str]:
     """Return the lines to print.
 
     The numbers are those of the evaluation at the end of the steps asked for: mean success, and that of the worst
-    task. Runs that are not
-    finished are named below and count nowhere. Intervals are Student's, over seeds; equal values and single ones have
-    none.
+    task. Runs that are not finished are named below and count nowhere. Intervals are Student's, over seeds; equal
+    values and single ones have none.
     """
     seeds, methods = (list(dict.fromkeys(getattr(run, name) for run in runs)) for name in ("seed", "aggregator"))
     found = {(run.aggregator, run.seed): last_evaluation(run) for run in runs if run.is_finished()}

@@ -14,8 +14,8 @@ from mtrl.aggregators.system import Aggregation, GradientSystem, cosines
 ScaleMode = Literal["min", "median", "rmse"]
 
 COSINE_EPS = torch.finfo(torch.float32).eps ** 2
-"""Where a row of float32 is a multiple of another, rounding leaves a component of 3e-8 of its length, and in the matrix
-of cosines, which a short row looks the same in, an eigenvalue of some 1e-15. That is no direction to be aligned."""
+"""Where a row of float32 is a multiple of another, rounding leaves a component of 3e-8 of its length, which is no
+direction to be aligned: an eigenvalue of some 1e-15 of the cosines, which unlike the Gramian know no lengths."""
 
 
 class Aligned(WeightedAggregator):
