@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtrl.aggregators.base import Aggregator, Need, apply
+from mtrl.aggregators.base import Aggregator, Need, all_finite, apply
 from mtrl.aggregators.system import GradientSystem, LossesAhead, Rows, combine, gramian
 
 
@@ -26,10 +26,19 @@ def backward(
         backward(losses, shared=trunk.parameters(), private=heads.parameters(), aggregator=make("aligned"))
         optimizer.step()
 
+    Where a loss or a gradient that the method looks at is not finite, the shared parameters receive NaN and the
+    method's state stays as it was, so a check of the gradients, such as that of `torch.amp.GradScaler`, throws the step
+    away as usual. Methods whose direction does not follow the scale of the losses (`nash`, `dibs`, `fairgrad`) want
+    losses without a scaler's factor: it would be divided out of a direction that never had it.
+
+    To go on from a method's `state_dict`, call its `setup` as for the losses to come, then `load_state_dict`.
+
     Args:
         losses: One scalar per task, from one graph of any torch model.
-        shared: Parameters all tasks use: they receive the aggregated direction.
-        private: Parameters of which each serves one task: they receive that task's gradient.
+        shared: Parameters all tasks use: they receive the aggregated direction. Those that are frozen, here and among
+            the private ones, are left out.
+        private: Parameters of which each serves one task: they receive that task's own gradient, without a weight;
+            where a published method weights whole losses, its heads follow weighted gradients.
         representation: What the encoder, whose parameters are `shared`, hands to the heads, for methods that look at
             its gradients.
         aggregator: Any method of `mtrl.aggregators`.
@@ -38,10 +47,11 @@ def backward(
             is called. For methods that look ahead; those parameters are moved for it and put back.
 
     Raises:
-        ValueError: A loss is not a scalar, there are no losses or no shared parameters, a parameter is both shared and
-            private, or the method needs a representation, or to look ahead, and cannot.
+        ValueError: A loss is not a scalar, there are no losses or no shared parameters that train, a parameter is both
+            shared and private, or the method needs a representation, or to look ahead, and cannot.
     """
-    losses, shared, private, representation = list(losses), list(shared), list(private), list(representation)
+    losses, representation = list(losses), list(representation)
+    shared, private = ([leaf for leaf in leaves if leaf.requires_grad] for leaves in (shared, private))
     _check_backward_arguments(losses, shared, private)
     seen = representation if aggregator.need == Need.REPRESENTATION else shared
     if not seen:
@@ -55,17 +65,21 @@ def backward(
     values = torch.stack(losses)
     # Before a method may look ahead, which moves the parameters that the graph refers to.
     own = torch.autograd.grad(values.sum(), private, retain_graph=True, materialize_grads=True) if private else ()
+    _accumulate(private, own)
+    products = gramian(rows) if aggregator.need.has_gramian else None
+    if not all_finite([values, *own, *(rows if products is None else [products.diagonal()])]):
+        _accumulate(shared, [torch.full_like(leaf, torch.nan) for leaf in shared])
+        return
     aggregation = aggregator.aggregate(
         GradientSystem(
             num_tasks=len(losses),
             losses=values.detach(),
-            gramian=gramian(rows) if aggregator.need.has_gramian else None,
+            gramian=products,
             rows=rows if aggregator.need == Need.ROWS else None,
             generator=generator or aggregator.own_generator(shared[0].device),
             losses_ahead=_look_ahead_in_place(evaluate, shared, rows) if evaluate is not None and rows else None,
         )
     )
-    _accumulate(private, own)
     if aggregator.need == Need.REPRESENTATION:
         cotangents = apply(aggregation, rows)
         _accumulate(shared, torch.autograd.grad(representation, shared, cotangents, materialize_grads=True))
@@ -114,7 +128,7 @@ def _check_backward_arguments(losses: list[Tensor], shared: list[Tensor], privat
         if loss.dim() != 0:
             raise ValueError(f"losses[{index}] must be a scalar, got shape {tuple(loss.shape)}")
     if not shared:
-        raise ValueError("shared is empty: expected the parameters all tasks use")
+        raise ValueError("shared holds no parameter that trains: expected those all tasks use")
     both = {id(parameter) for parameter in shared} & {id(parameter) for parameter in private}
     if both:
         raise ValueError(f"{len(both)} parameters are both shared and private; each must be one or the other")

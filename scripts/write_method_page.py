@@ -37,9 +37,11 @@ lists the methods in a terminal, `python -m mtrl.aggregators NAME` says all abou
 
 T tasks with losses L_i and P shared parameters; g_i is the gradient of task i, a row of the Jacobian J, n_i its length,
 u_i = g_i / n_i; G = J J^T is the Gramian. A method returns a direction d, to be descended. *Invariant to scaled
-gradients*: the direction stays, up to its length, when each gradient is multiplied by a positive number of its own, in
-every update another; where a method does not look at losses, this covers every increasing transform of every loss.
-*Invariant to scaled losses*: it stays when each loss is measured in another unit. Both are tested over twelve decades.
+gradients*: the direction of independent gradients stays, up to its length, when each is multiplied by a positive number
+of its own, in every update another; where a method does not look at losses, this covers every increasing transform of
+every loss. *Invariant to scaled losses*: it stays when each loss is measured in another unit. Both are tested over
+twelve decades. The direction is that of the shared parameters: a task's private ones follow its own loss, unweighted,
+also where a published method weights whole losses.
 """
 
 DIFFERENCES_HEAD = """## Where we differ on purpose

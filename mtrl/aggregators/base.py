@@ -1,5 +1,6 @@
 """What every aggregation method is: a rule from the gradient system of an update to one direction."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import Enum, IntEnum
@@ -10,6 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mtrl.aggregators.system import Aggregation, GradientSystem, combine, gramian
+
+Setup = tuple[int, tuple[torch.Size, ...], torch.device]
+"""What a method's state is for: the number of tasks, the shapes of the shared parameters, the device."""
 
 
 class Need(IntEnum):
@@ -58,13 +62,13 @@ class Aggregator(nn.Module, ABC):
     needs_positive_losses: bool = False
     """Whether the method means nothing where losses are negative, as an actor's are. It stays finite there."""
     invariances: frozenset[Invariance] = frozenset()
-    """What does not turn the direction. Declared only where it holds for every gradient system."""
+    """What does not turn the direction. Declared only where it holds for all independent gradients."""
 
     def __init__(self) -> None:
         super().__init__()
         self.num_tasks: int | None = None
         self._own_generator: torch.Generator | None = None
-        self._set_up_for: tuple[int, tuple[torch.Size, ...], torch.device] | None = None
+        self._set_up_for: Setup | None = None
 
     def setup(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
         """Create all state for `num_tasks` tasks and shared parameters of the given shapes.
@@ -73,13 +77,20 @@ class Aggregator(nn.Module, ABC):
             ValueError: The configuration does not fit the number of tasks.
         """
         self.num_tasks = num_tasks
-        self._set_up_for = (num_tasks, tuple(shapes), device)
+        self._set_up_for = _key(num_tasks, shapes, device)
 
     def setup_once(self, num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> None:
-        """Call `setup` unless it was last called with the same arguments."""
-        if self._set_up_for != (num_tasks, tuple(shapes), device):
-            self.setup(num_tasks, shapes, device)
-            self._own_generator = None
+        """Call `setup` unless it was last called with the same arguments; warn where that forgets what was learned."""
+        if self._set_up_for == _key(num_tasks, shapes, device):
+            return
+        if self._set_up_for is not None and any(name != "task_weights" for name, _ in self.named_buffers()):
+            warnings.warn(
+                f"{type(self).__name__} forgets what it has learned: number of tasks, shapes of shared parameters or "
+                f"device changed from {self._set_up_for} to {_key(num_tasks, shapes, device)}",
+                stacklevel=3,
+            )
+        self.setup(num_tasks, shapes, device)
+        self._own_generator = None
 
     @abstractmethod
     def aggregate(self, system: GradientSystem) -> Aggregation:
@@ -96,6 +107,8 @@ class Aggregator(nn.Module, ABC):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, " param"]:
         """Combine the rows of a Jacobian.
+
+        Where a number is not finite, the direction is NaN, and the method's state stays as it was.
 
         Args:
             jacobian: Gradient of each task in a row.
@@ -116,6 +129,8 @@ class Aggregator(nn.Module, ABC):
             raise ValueError(f"losses must be ({num_tasks},), one per row of jacobian, got {tuple(losses.shape)}")
         self.setup_once(num_tasks, [jacobian.shape[1:]], jacobian.device)
         rows = (jacobian,)
+        if not all_finite([*rows, *([] if losses is None else [losses])]):
+            return torch.full_like(jacobian[0], torch.nan)
         system = GradientSystem(
             num_tasks=num_tasks,
             losses=losses,
@@ -158,12 +173,22 @@ class WeightedAggregator(Aggregator):
         self.register_buffer("task_weights", resolve_task_weights(self._weights, num_tasks, device))
 
 
+def _key(num_tasks: int, shapes: Sequence[torch.Size], device: torch.device) -> Setup:
+    """Return what state is for, on the device that "cuda" stands for."""
+    return num_tasks, tuple(shapes), torch.empty(0, device=device).device
+
+
 def apply(aggregation: Aggregation, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Return the direction that `aggregation` describes, leaf by leaf."""
     if aggregation.direction is not None:
         return aggregation.direction
     assert aggregation.weights is not None, "an aggregation has weights or a direction"
     return combine(rows, aggregation.weights)
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Return whether all numbers are finite."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def check_task_weights(weights: tuple[float, ...] | None) -> None:

@@ -13,8 +13,8 @@ class ConFIG(WeightedAggregator):
     """Take the direction that makes the same angle with all task gradients (conflict-free inverse gradients).
 
     x = pinv(U) w has <u_i, x> = w_i for independent unit gradients u_i, so it conflicts with none; dependent ones are
-    matched in the least-squares sense. The direction is d = (sum_i <g_i, x^>) x^ with x^ = x / ||x||: the sum of the
-    projections, not their mean.
+    matched in the least-squares sense, and their lengths may then turn the direction around. The direction is
+    d = (sum_i <g_i, x^>) x^ with x^ = x / ||x||: the sum of the projections, not their mean.
 
     Source: Liu, Chu, Thuerey, "ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks", ICLR 2025,
     equations 2 and 3, on the Gramian: x = U^T C^+ w, C the cosines. The variant with momenta (M-ConFIG) is another

@@ -14,7 +14,8 @@ from mtrl.aggregators.system import Aggregation, GradientSystem
 
 Solver = Literal["exact", "sgd"]
 
-_NEWTON_STEPS = 50  # 12 suffice where a solution exists, 25 where the gradients cancel
+# 12 suffice for the default where a solution exists, 25 where the gradients cancel; alpha = 10 takes up to 200.
+_NEWTON_STEPS = 200
 # Added to the cosines' diagonal. Where gradients cancel there is no solution; this one has a direction near zero, and
 # weights that float32 rows bear. They grow more slowly below alpha = 1, where short gradients need more resolution.
 _CANCELLED = 1e-10
@@ -38,7 +39,7 @@ class FairGrad(Aggregator):
     nothing to do with the solution under conflict (cosine 0.15 to 0.6). Differs from the official code in that the
     weights are not multiplied by T before the clipping; a zero gradient gets weight 0 (`exact` only).
 
-    Cost: `exact` about 12 Newton steps of T^3, 50 at most; `sgd` 20 steps of T^2.
+    Cost: `exact` about 12 Newton steps of T^3, 200 at most; `sgd` 20 steps of T^2.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class FairGrad(Aggregator):
         """FairGrad (Ban, Ji 2024): alpha-fair progress of the tasks."""
 
         alpha: float = 2.0
-        """Fairness: 1 is proportional (Nash-MTL), 2 the paper's choice on MT10; at least 0.1."""
+        """Fairness: 1 is proportional (Nash-MTL), 2 the paper's choice on MT10; 0.1 to 10."""
         max_norm: float | None = 1.0
         """Longest direction; None leaves the length, which shrinks as the gradients grow where alpha > 1."""
         solver: Solver = "exact"
@@ -54,8 +55,8 @@ class FairGrad(Aggregator):
 
         def __post_init__(self) -> None:
             """Check the ranges."""
-            if not 0.1 <= self.alpha < float("inf"):
-                raise ValueError(f"alpha must be finite and at least 0.1, got {self.alpha}")
+            if not 0.1 <= self.alpha <= 10:
+                raise ValueError(f"alpha must be between 0.1 and 10, got {self.alpha}")
             if self.max_norm is not None and self.max_norm <= 0:
                 raise ValueError(f"max_norm must be positive, got {self.max_norm}")
 

@@ -12,6 +12,7 @@ from mtrl.aggregators.solvers import unit_system
 from mtrl.aggregators.system import Aggregation, GradientSystem
 
 _SUM_EPS = 1e-8  # added to the sum of the weights, as in the public code
+_LOWEST = 1e-8  # of the raw weights, which start at 1
 
 
 class GradNorm(Aggregator):
@@ -23,9 +24,9 @@ class GradNorm(Aggregator):
 
     Source: Chen, Badrinarayanan, Lee, Rabinovich, "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep
     Multitask Networks", ICML 2018, equations 1 and 2. The weights sum to 1, where the paper's sum to T. A zero gradient
-    gets weight 0 and does not enter the mean; a weight that has been trained down to zero stays there, as in the public
-    codes. Differs from the one for RL, which forgets L(0) in every call, and from torch's Adam by having no epsilon, so
-    that nothing depends on the gradients' common scale.
+    gets weight 0 and does not enter the mean. Differs from the public codes, in which a weight that Adam takes to zero
+    stays there: here none falls below 1e-8, so that it can return. Differs from the one for RL, which forgets L(0) in
+    every call, and from torch's Adam by having no epsilon, so that nothing depends on the gradients' common scale.
 
     Cost: T; only the diagonal of the Gramian is looked at.
     """
@@ -70,14 +71,13 @@ class GradNorm(Aggregator):
         if system.losses is None and self.config.alpha > 0:
             raise ValueError(f"losses are needed for alpha = {self.config.alpha}; only alpha = 0 does without")
         _, norms, is_nonzero = unit_system(system.gramian)
-        raw = self.raw.values.clamp(min=0)
-        total = raw.sum() + _SUM_EPS
-        weights = raw / total
+        total = self.raw.values.sum() + _SUM_EPS
+        weights = self.raw.values / total
         lengths = weights * norms * is_nonzero
         target = lengths.sum() / is_nonzero.sum().clamp(min=1) * self._relative_rates(system.losses, is_nonzero)
         slope = torch.sign(lengths - target) * norms * is_nonzero  # of the absolute deviations, by the weights
-        # By the raw weights, through weights = max(raw, 0) / total.
-        self.raw.step((slope - slope @ weights) / total * (raw > 0))
+        self.raw.step((slope - slope @ weights) / total)  # by the raw weights, through weights = raw / total
+        self.raw.values.clamp_(min=_LOWEST)
         return Aggregation(weights * is_nonzero)
 
     def _relative_rates(self, losses: Tensor | None, is_nonzero: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ class Mean(WeightedAggregator):
 
     It is what every method is compared with.
 
-    Source: linear scalarisation, the gradient of the weighted total loss. Differs from many official codes, which sum
+    Source: linear scalarisation, the gradient of the weighted total loss in the shared parameters; private ones follow
+    their own task's loss. Differs from many official codes, which sum
     (T times this); Adam hides that, gradient clipping does not.
 
     Cost: nothing beyond.

@@ -86,14 +86,14 @@ def combine(rows: Sequence[Tensor], weights: Float[Tensor, " task"]) -> Rows:
 
     Args:
         rows: Per parameter the gradients of all tasks, (task, *shape).
-        weights: One weight per task; cast to the dtype of the rows, which is one for all.
+        weights: One weight per task; cast to the dtype of each leaf.
 
     Returns:
         The weighted sum, leaf by leaf, each (*shape).
     """
-    row = weights.to(rows[0].dtype)[None]
+    row = {dtype: weights.to(dtype)[None] for dtype in {leaf.dtype for leaf in rows}}
     with unrounded_products():
-        return tuple((row @ leaf.reshape(len(leaf), -1)).view(leaf.shape[1:]) for leaf in rows)
+        return tuple((row[leaf.dtype] @ leaf.reshape(len(leaf), -1)).view(leaf.shape[1:]) for leaf in rows)
 
 
 @on_host

@@ -37,6 +37,16 @@ def test_weights_solve_the_fairness_equation(jacobian, alpha):
     assert (progress[is_nonzero] * weights[is_nonzero] ** (1 / alpha) - 1).abs().max() <= 1e-5
 
 
+@pytest.mark.parametrize("alpha", [5.0, 10.0])
+def test_weights_solve_the_fairness_equation_over_eight_decades(alpha):
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        decades = 8 * torch.rand(5, 1, generator=generator, dtype=torch.float64) - 4
+        jacobian = torch.randn(5, 8, generator=generator, dtype=torch.float64) * 10**decades
+        weights = fair_weights(gramian((jacobian,)), alpha)
+        assert ((jacobian @ (weights @ jacobian)) * weights ** (1 / alpha) - 1).abs().max() <= 0.1
+
+
 @few
 @given(jacobian=jacobians(), alpha=st.sampled_from(ALPHAS))
 def test_any_system_has_finite_weights(jacobian, alpha):

@@ -61,6 +61,16 @@ def test_zero_gradient_does_not_enter_the_target():
     assert torch.allclose(with_zero.get_buffer("raw.values")[[0, 2]], without.get_buffer("raw.values"), rtol=1e-12)
 
 
+@pytest.mark.parametrize("norms", [(1, 1000), (1, 1000, 1000, 1000), (1e-3, 1, 1, 1, 1)])
+def test_no_task_is_lost_where_gradients_differ_by_a_thousand(norms):
+    # Adam's steps of 1e-3 overshoot weights of 2e-3. With a weight that stays at zero, (1, 1000) ended at (1, 0).
+    aggregator = make("gradnorm")
+    train(aggregator, tensor(*norms), None, 3000)
+    mean = torch.stack([train(aggregator, tensor(*norms), None, 1) for _ in range(300)]).mean(0)
+    lengths = mean * tensor(*norms)
+    assert lengths.amax() <= 3 * lengths.amin()
+
+
 def test_alpha_asks_for_losses():
     with pytest.raises(ValueError, match="losses are needed"):
         make("gradnorm", alpha=0.12)(torch.eye(2))

@@ -133,6 +133,12 @@ def test_imtl_g_keeps_the_line_and_not_its_end():
     assert torch.nn.functional.cosine_similarity(plain, scaled, dim=0) == pytest.approx(-1)
 
 
+def test_config_may_turn_around_where_gradients_depend_on_each_other():
+    jacobian = torch.tensor([[1.0], [1.0], [-1.0]], dtype=torch.float64)
+    scales = torch.tensor([1.0, 1.0, 10.0], dtype=torch.float64)
+    assert make("config")(jacobian) > 0 > make("config")(scales[:, None] * jacobian)
+
+
 @pytest.mark.parametrize("power", [1, 3, 0.5])
 def test_increasing_transforms_of_losses_do_not_turn_what_keeps_under_gradient_scales_and_ignores_losses(power):
     # L -> L^power: gradient power L^(power - 1) g, another factor in every update.
