@@ -117,7 +117,7 @@ def latest_whole(folder: Path) -> Path | None:
             _rename_over(other, folder / f"{_DAMAGED}{other.name}")
         return path
     if damaged:
-        raise ValueError("no checkpoint can be used:\n" + "\n".join(damaged.values()))
+        raise ValueError("no checkpoint can be used:\n" + "\n".join(dict.fromkeys(damaged.values())))
     return None
 
 

@@ -186,8 +186,15 @@ def _check_run_dir(run_dir: Path) -> None:
                 raise UsageError(f"--run-dir: expected a name of letters, digits and ._- only, got {name!r}")
         if run_dir.exists() and not run_dir.is_dir():
             raise UsageError(f"--run-dir: {run_dir} is a file")
-        found = {path.name for path in run_dir.iterdir()} if run_dir.exists() else set()
+        found = [path for path in run_dir.iterdir() if not _may_stand_by(path)] if run_dir.exists() else []
     except OSError as problem:
         raise UsageError(f"--run-dir: cannot use {run_dir}: {problem.strerror}") from problem
-    if found - {"lock", OUTPUT_FILE}:  # all that a run leaves that was refused while it was set up
-        raise UsageError(f"--run-dir: {run_dir} is not empty; continue it with --resume {run_dir}, or name another")
+    if found:
+        advice = f"continue it with --resume {run_dir}, or name another"
+        advice = advice if (run_dir / "config.yaml").exists() else f"{found[0].name} is no part of a run; name another"
+        raise UsageError(f"--run-dir: {run_dir} is not empty; {advice}")
+
+
+def _may_stand_by(path: Path) -> bool:
+    """Whether a folder in which a run begins may hold this: what a start leaves that went no further, or an output."""
+    return path.name == "lock" or path.name.startswith(".partial-") or path.suffix in (".log", ".out", ".err")

@@ -46,7 +46,7 @@ def say_time(
     Args:
         settings: Of the run.
         make_agent: Builds an agent to be thrown away.
-        env: The run's environments; left at the start of an episode.
+        env: The run's environments; left in the middle of their episodes.
         device: Of the learner.
         steps_done: Environment steps that a run to be resumed has already taken.
     """
@@ -59,6 +59,12 @@ def say_time(
         f"one update takes {1000 * update:.1f} ms and one step of all environments {1000 * step:.1f} ms: "
         f"{budget:,} environment steps will take at most about {duration(learning)}, evaluations {duration(evaluating)}"
     )
+    random_steps = settings.trainer.warmup_steps * spec.num_tasks
+    if budget and steps_done + budget <= random_steps:
+        say(
+            f"nothing will be learned: the first {random_steps:,} environment steps are random "
+            f"(--warmup-steps {settings.trainer.warmup_steps} for each of {spec.num_tasks} tasks)"
+        )
     if device.type == "cpu" and learning > LONG_RUN_SECONDS:
         sized = f"{envs.parse(settings.env)[0]}_cpu"
         advice = f"--preset {sized} is" if sized in configs.names() else "the sizes of --preset mt10_cpu are"
@@ -106,18 +112,18 @@ def seconds_per_update(make_agent: Callable[[], Agent], spec: EnvSpec, batch_siz
 
 
 def seconds_per_vector_step(env: VectorEnv) -> float:
-    """Time one random step of every environment in `env`, which is left at the start of an episode."""
+    """Time one random step of every environment in `env`, which is left in the middle of its episodes.
+
+    Not put back: an environment that its seed does not determine cannot be.
+    """
     spec = env.spec
     env.reset()
-    before = env.get_state()
     shape = (spec.num_tasks, spec.envs_per_task, spec.action_dim)
     generator = numpy_generator(_SEED, "cost")
     start = time.perf_counter()
     for _ in range(_ENV_STEPS):
         env.step(generator.uniform(-1, 1, shape).astype(np.float32))
-    seconds = (time.perf_counter() - start) / _ENV_STEPS
-    env.set_state(before)
-    return seconds
+    return (time.perf_counter() - start) / _ENV_STEPS
 
 
 def _random_batch(spec: EnvSpec, batch_size: int, device: torch.device) -> Batch:

@@ -15,6 +15,11 @@ class StorageError(RuntimeError):
     """A run cannot be saved and does not go on. The message names the file and what is wrong."""
 
 
+def told(problem: OSError) -> str:
+    """Return what a person has to know of it: the file, if it was one, and what is wrong."""
+    return f"{problem.filename}: {problem.strerror}" if problem.filename else str(problem)
+
+
 class Digest(NamedTuple):
     """What tells the content of a file from any other."""
 

@@ -43,8 +43,8 @@ _IMPORTING = ("env", *COMPONENTS)
 NAME_FLAGS = ("env", "aggregator", "critic.aggregator", "actor.aggregator", "network", "agent", "preset", "resume")
 """Keys the first pass reads."""
 
-RESUMABLE = ("total_steps", "device", "workers", "max_hours")
-"""Keys that may change when a run is continued: none of them changes what is learned up to a given step."""
+RESUMABLE = ("total_steps", "device", "workers", "max_hours", "on_nonfinite")
+"""Keys that may change when a run is continued: none of them changes what has been learned up to there."""
 
 
 AUTO = "auto"

@@ -1,5 +1,6 @@
 """Learning: draw a batch, update the agent, and see to it that nothing is learned from broken numbers."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mtrl.interfaces import Agent, Metrics
+from mtrl.loggers import COMPLAINT_SECONDS
 from mtrl.nonfinite import NonFiniteError, NonFiniteUpdates, keep_update
 from mtrl.precision import products_in
 from mtrl.profiling import UpdateProfile
@@ -43,6 +45,7 @@ class Learner:
         self._batch_size, self._device = batch_size, device
         self._task_names, self._run_dir = task_names, run_dir
         self._stopwatch = stopwatch
+        self._warn, self._next_complaint = warn, 0.0
         self._metrics: Metrics = {}
         self._batch: Any = None
         self._streams_before: list[Tensor] = []
@@ -119,6 +122,9 @@ class Learner:
         )
         if self.config.on_nonfinite != "skip":
             raise NonFiniteError(f"{found} (--on-nonfinite skip leaves such updates out)\n{remark}")
+        if time.monotonic() >= self._next_complaint:
+            self._next_complaint = time.monotonic() + COMPLAINT_SECONDS
+            self._warn(f"{found}; left out, {self.skipped_updates:,} updates so far")
 
     def report(self) -> dict[str, float | np.ndarray]:
         """Return what the last update and a closer look at the agent found, for a record; waits for the device.

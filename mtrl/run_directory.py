@@ -80,7 +80,7 @@ def record(settings: "Settings", run_dir: Path) -> None:
     if settings.resume is None:
         write_whole(config, settings.to_yaml())
     else:
-        _update_budget(config, settings.trainer.total_steps)
+        _update(config, {key: getattr(settings.trainer, key) for key in ("total_steps", "on_nonfinite")})
     _record_start(run_dir / "environment.json")
 
 
@@ -216,11 +216,12 @@ def _lock(run_dir: Path) -> None:
     _locked.add(run_dir.resolve())
 
 
-def _update_budget(config: Path, total_steps: int | None) -> None:
-    """Let the next start continue to the same step as this one; other lines stay as they are."""
-    text = config.read_text(encoding="utf-8")
-    line = yaml.safe_dump({"total_steps": total_steps}).strip()
-    updated = re.sub(r"^total_steps:.*$", line, text, flags=re.MULTILINE)
+def _update(config: Path, values: dict[str, object]) -> None:
+    """Let the next start continue as this one does; other lines stay as they are."""
+    updated = text = config.read_text(encoding="utf-8")
+    for key, value in values.items():
+        line = yaml.safe_dump({key: value}).strip()
+        updated = re.sub(rf"^{key}:.*$", line, updated, flags=re.MULTILINE)
     if updated != text:
         write_whole(config, updated)
 
@@ -243,9 +244,13 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the git commit of this code, marked where files differ from it; None outside a checkout."""
+    """Return the git commit of this code, marked where files differ from it; None outside a checkout.
+
+    Installed into a folder of another project's checkout, this code is none of its files.
+    """
     folder = Path(__file__).parent
     try:
+        subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=folder, capture_output=True, check=True)
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
         status = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -4,28 +4,43 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
-HANDLED = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
-"""Ctrl-C, and what schedulers send before they take a machine away."""
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+HANDLED = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
+"""Ctrl-C, a terminal that closes, and what schedulers send before they take a machine away."""
+
+REPEAT_SECONDS = 1.0
+"""A signal this soon after the first is the same request: `timeout` and schedulers signal a process and its group."""
+
+
+def install(receive: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Hand the signals to `receive`, but for a hang-up that `nohup` has switched off; return the handlers before."""
+    before = {number: signal.getsignal(number) for number in HANDLED}
+    before = {n: handler for n, handler in before.items() if n.name != "SIGHUP" or handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, receive)
+    return before
 
 
 class StopRequest:
     """Remembers the first signal, so that a loop can finish its step, save and leave; or that time is up.
 
-    A second signal does what it does by default: it ends the process at once.
+    A second signal, more than `REPEAT_SECONDS` later, does what it does by default: it ends the process at once.
     """
 
     def __init__(self, max_hours: float | None = None) -> None:
         """Start the clock: `max_hours` from now, time is up."""
         self.received: signal.Signals | None = None
+        self._received_at = 0.0
         self._max_hours = max_hours
         self._deadline = float("inf") if max_hours is None else time.monotonic() + 3600 * max_hours
 
     def install(self) -> None:
         """Take over the signals. Only the main thread may."""
-        for number in HANDLED:
-            signal.signal(number, self._receive)
+        install(self._receive)
 
     @property
     def reason(self) -> str | None:
@@ -41,8 +56,11 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self.received = signal.Signals(number)
-        for handled in HANDLED:
-            signal.signal(handled, signal.SIG_DFL)
+        if self.received is not None:
+            if time.monotonic() - self._received_at > REPEAT_SECONDS:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            return
+        self.received, self._received_at = signal.Signals(number), time.monotonic()
         with contextlib.suppress(OSError):  # the reader of a pipe may have got the same Ctrl-C and be gone
             os.write(2, b"\nstopping after this step and saving; a second signal leaves without\n")  # safe in a handler

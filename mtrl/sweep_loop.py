@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+from mtrl import signals
 from mtrl.launchers import Handle, Launcher
-from mtrl.signals import HANDLED
 from mtrl.sweep_plan import Run
 
 POLL_SECONDS, STATUS_SECONDS = 0.1, 1.0
@@ -35,6 +35,7 @@ class SweepLoop:
         self.failed: list[Run] = []
         self.received: signal.Signals | None = None
         """The first signal; no job is started after it."""
+        self._received_at = 0.0
         self._waiting = [run for run in runs if not run.is_finished()]
         self._num_runs, self._num_finished = len(runs), len(runs) - len(self._waiting)
         self._launcher, self._num_jobs = launcher, num_jobs
@@ -44,7 +45,7 @@ class SweepLoop:
 
     def run(self) -> None:
         """Start jobs until all have ended, or until a signal came and those that ran have ended."""
-        before = {number: signal.signal(number, self._receive) for number in HANDLED}
+        before = signals.install(self._receive)
         self._say(f"{self._num_finished} of {self._num_runs} runs are finished")
         try:
             while self._running or (self._waiting and not self.received):
@@ -99,7 +100,10 @@ class SweepLoop:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         """Pass the signal on: jobs save and end at the first, and end at once at the second."""
         del frame
-        self.received = self.received or signal.Signals(number)
+        if self.received and time.monotonic() - self._received_at < signals.REPEAT_SECONDS:
+            return
+        if not self.received:
+            self.received, self._received_at = signal.Signals(number), time.monotonic()
         for _, handle, _ in list(self._running.values()):
             with contextlib.suppress(OSError):
                 handle.stop(signal.Signals(number))

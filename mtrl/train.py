@@ -1,7 +1,7 @@
 """Train one policy on many tasks: `python -m mtrl.train --env mt10 --aggregator aligned`.
 
 Exit codes: 0 done, or saved after --max-hours; 2 usage, 3 a number is not finite, 4 environments failed, 5 the run
-cannot be saved; 130, 138, 143 saved after SIGINT, SIGUSR1, SIGTERM.
+cannot be saved; 129, 130, 138, 143 saved after SIGHUP, SIGINT, SIGUSR1, SIGTERM.
 """
 
 import os
@@ -17,6 +17,7 @@ from mtrl.cli import error, parse
 
 if TYPE_CHECKING:
     from mtrl.cli import Settings
+    from mtrl.interfaces import EnvSpec
     from mtrl.trainer import Trainer
 
 EXIT_NONFINITE, EXIT_WORKERS, EXIT_STORAGE = 3, 4, 5
@@ -64,10 +65,11 @@ def build(settings: "Settings") -> "Trainer":
     from mtrl.assembly import choose_device, make_agent, make_env
     from mtrl.checkpoint import load
     from mtrl.envs.workers import WorkerError
-    from mtrl.files import StorageError
+    from mtrl.files import StorageError, told
     from mtrl.loggers import say
     from mtrl.precision import round_nothing
     from mtrl.replay import make_replay
+    from mtrl.schedule import total_steps
     from mtrl.seeding import make_deterministic
     from mtrl.timing import Stopwatch
     from mtrl.trainer import Trainer
@@ -90,6 +92,7 @@ def build(settings: "Settings") -> "Trainer":
         steps_done = load(checkpoint, "trainer")["step_count"] if checkpoint else 0
         with _patience("building the environments; the first time on a machine this can take a minute"):
             env = make_env(settings)
+        _check_budget(total_steps(config, env.spec), steps_done, env.spec)
         for remark in settings.remarks:
             say(remark)
         cost.say_memory(settings, env.spec, device, replay_device)
@@ -118,7 +121,13 @@ def build(settings: "Settings") -> "Trainer":
             raise
         error(str(problem))
     except OSError as problem:
-        raise StorageError(f"the run cannot be set up: {problem.filename}: {problem.strerror}") from problem
+        raise StorageError(f"the run cannot be set up: {told(problem)}") from problem
+
+
+def _check_budget(budget: int, steps_done: int, spec: "EnvSpec") -> None:
+    """Raise where a run is further than it shall get; its last vector step may have led over its end."""
+    if steps_done >= budget + spec.num_tasks * spec.envs_per_task:
+        raise ValueError(f"--total-steps {budget:,}: the run is at step {steps_done:,} already; expected more")
 
 
 @contextmanager
@@ -138,7 +147,9 @@ def _patience(remark: str) -> Iterator[None]:
 def _report(failure: Exception, run_dir: Path | None) -> None:
     """Say what ended the run and when, in one sentence; then its details, and how to go on."""
     from mtrl.checkpoint import by_step
+    from mtrl.nonfinite import NonFiniteError
 
+    skip = " --on-nonfinite skip" * isinstance(failure, NonFiniteError)
     headline, _, details = str(failure).partition("\n")
     sentence = ", ".join([headline, " ".join(getattr(failure, "__notes__", ()))]).removesuffix(", ")
     paragraphs = [f"error: {sentence}", details.strip()]
@@ -146,7 +157,7 @@ def _report(failure: Exception, run_dir: Path | None) -> None:
         paragraphs.append("the run has not begun: give the same command again when this is mended")
     elif checkpoints := by_step(run_dir / "checkpoints"):
         paragraphs.append(
-            f"the last checkpoint is of step {max(checkpoints):,}; continue from it with --resume {run_dir}"
+            f"the last checkpoint is of step {max(checkpoints):,}; continue from it with --resume {run_dir}{skip}"
         )
     else:
         paragraphs.append("there is no checkpoint to continue from yet; start the run again")

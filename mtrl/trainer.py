@@ -16,7 +16,7 @@ from mtrl.acting import Explorer
 from mtrl.divergence import ValueWatch
 from mtrl.episodes import EpisodeStatistics
 from mtrl.evaluator import MakeEnv, evaluate, spread_goals
-from mtrl.files import StorageError
+from mtrl.files import StorageError, told
 from mtrl.interfaces import Agent, BrokenEnvError, Step, VectorEnv
 from mtrl.learner import Learner
 from mtrl.memory import to_device
@@ -168,9 +168,7 @@ class Trainer:
             try:
                 self.save()
             except OSError as problem:
-                raise StorageError(
-                    f"the run has ended and cannot be saved: {problem.filename}: {problem.strerror}"
-                ) from problem
+                raise StorageError(f"the run has ended and cannot be saved: {told(problem)}") from problem
         if self.step_count < self.total_steps and stop.reason is not None:
             self._recorder.say(f"{stop.reason}: saved at step {self.step_count:,} in {self.run_dir}")
         self._recorder.say(self.stopwatch.budget())

@@ -81,6 +81,11 @@ def test_a_run_whose_environment_its_seed_does_not_determine_trains_and_is_not_c
     assert "is not deterministic given its seed" in capsys.readouterr().err
 
 
+def test_a_run_whose_environment_begins_differently_every_time_trains(tmp_path):
+    argv = ["--env", f"gymnasium:{fakes}:fakes/UnseededReset-v0", *FEW_STEPS, "--run-dir", str(tmp_path / "run")]
+    assert main([*argv, "--total-steps", "7"]) == 0
+
+
 def test_an_environment_that_does_not_fit_is_code_2_and_leaves_nothing(tmp_path, capsys):
     run = tmp_path / "run"
     with pytest.raises(SystemExit) as caught:

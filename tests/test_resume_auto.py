@@ -87,7 +87,16 @@ def test_it_needs_the_folder(capsys):
 
 def test_a_folder_that_holds_no_run_is_not_taken(capsys, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    assert "is not empty" in refusal(capsys, *TOY, "--resume", "auto", "--run-dir", tmp_path)
+    message = refusal(capsys, *TOY, "--resume", "auto", "--run-dir", tmp_path)
+    assert "is not empty; thesis.tex is no part of a run; name another" in message
+
+
+def test_a_folder_with_no_more_than_a_torn_start_and_the_outputs_of_a_scheduler_is_taken(tmp_path):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    for name in (".partial-17-config.yaml", "slurm-17.out", "slurm-17.err", "lock"):
+        (run_dir / name).write_text("")
+    assert main([*TOY, "--resume", "auto", "--run-dir", str(run_dir)]) == 0
 
 
 def test_what_was_saved_after_the_command_was_read_is_continued(tmp_path):

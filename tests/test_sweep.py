@@ -359,6 +359,13 @@ def test_a_signal_reaches_the_job_that_is_being_started(tmp_path):
     assert [handle.told for handle in launcher.handles] == [[signal.SIGTERM], [signal.SIGTERM]]
 
 
+def test_jobs_are_told_once_of_a_signal_that_comes_twice_in_a_moment(tmp_path):
+    # As from `timeout`; a second request would end them unsaved.
+    launcher = Troubled(lambda: [signal.raise_signal(signal.SIGTERM) for _ in range(2)], num_jobs=2)
+    SweepLoop(runs_of(tmp_path / "sweep"), launcher, 2).run()
+    assert [handle.told for handle in launcher.handles] == [[signal.SIGTERM], [signal.SIGTERM]]
+
+
 def test_jobs_are_stopped_where_another_cannot_be_started(tmp_path):
     def fail() -> None:
         raise ValueError("a fault")

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from mtrl.checkpoint import latest, load
 from mtrl.signals import HANDLED
 from mtrl.train import main
 from tests.envs.harness import wait_until_gone
+from tests.test_signals import CODES
 
 TINY = ["--device", "cpu", "--network.hidden-dims", "8", "--agent.batch-size", "8"]
 
@@ -229,14 +231,36 @@ def test_a_loss_that_is_no_number_is_code_3_and_named(capsys, monkeypatch, run_d
     )  # the first update: beside the step after 50 random ones of each of the 4 tasks
 
 
-def test_losses_that_are_no_numbers_can_be_skipped_and_counted(monkeypatch, run_dir):
+def test_losses_that_are_no_numbers_can_be_skipped_and_counted(monkeypatch, run_dir, capsys):
     monkeypatch.setattr(MTSAC, "update", not_finite_for(task=2))
     assert main([*TOY, "--on-nonfinite", "skip", "--run-dir", str(run_dir)]) == 0
     # 100 vector steps, the first 50 without an update
     assert records(run_dir, "train")[-1]["skipped_updates"] == 50
+    assert capsys.readouterr().out.count("critic gradient of reach-west; left out, ") == 1  # a minute did not pass
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGTERM, 143)])
+def test_a_run_that_met_such_losses_is_continued_without_them(monkeypatch, run_dir, capsys):
+    assert main([*TOY, "--total-steps", "300", "--run-dir", str(run_dir)]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(MTSAC, "update", not_finite_for(task=2))
+        assert main(["--resume", str(run_dir), "--total-steps", "400"]) == 3
+        (advice,) = re.findall("--resume .*", capsys.readouterr().err)
+        assert main([*shlex.split(advice), "--total-steps", "400"]) == 0
+    assert steps_saved(run_dir) == 400
+    assert "on_nonfinite: skip" in (run_dir / "config.yaml").read_text()
+
+
+def test_a_run_is_not_cut_short(run_dir, capsys):
+    assert main([*TOY, "--run-dir", str(run_dir)]) == 0
+    before = (run_dir / "config.yaml").read_text()
+    with pytest.raises(SystemExit) as caught:
+        main(["--resume", str(run_dir), "--total-steps", "200"])
+    assert caught.value.code == 2
+    assert "--total-steps 200: the run is at step 400 already; expected more" in capsys.readouterr().err
+    assert (run_dir / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(("number", "code"), CODES)
 def test_a_signal_saves_and_the_run_can_go_on(run_dir, number, code):
     run = start(*TOY, "--total-steps", 10_000_000, "--log-every", 40, "--run-dir", run_dir)
     wait_for(lambda: records(run_dir, "train"), run)

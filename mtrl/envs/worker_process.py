@@ -27,7 +27,7 @@ from mtrl.envs.shared_arrays import IDLE, SharedArrays, Sizes, attach
 PR_SET_PDEATHSIG = 1
 """From <sys/prctl.h>: the signal the kernel sends to this process when its parent dies."""
 
-TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """What terminals and schedulers send to the whole group; the parent decides, and may want the workers' state."""
 
 

@@ -76,6 +76,14 @@ class Unseeded(Plain):
         return noise.astype(np.float32), 0.0, False, False, {}
 
 
+class UnseededReset(Plain):
+    """Begins with noise that no seed determines."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        _, info = super().reset(seed=seed, options=options)
+        return np.random.default_rng().uniform(-1, 1, 1).astype(np.float32), info
+
+
 class Broken(Plain):
     """Rewards with infinity."""
 
@@ -101,6 +109,7 @@ _register("fakes/OtherArm-v0", Arm, success_key="is_success")
 _register("fakes/SilentArm-v0", Arm, success_key="distance")
 _register("fakes/Echo-v0", Echo, max_episode_steps=100)
 _register("fakes/Unseeded-v0", Unseeded)
+_register("fakes/UnseededReset-v0", UnseededReset)
 _register("fakes/Endless-v0", Plain, max_episode_steps=None)
 _register("fakes/Broken-v0", Broken)
 _register("fakes/Failing-v0", Failing)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mtrl.envs.worker_pool import WorkerError
+from mtrl.envs.worker_process import TERMINAL_SIGNALS
 from mtrl.envs.workers import WorkerVectorEnv
 from tests.envs.fakes import counting, exiting, hanging, raising, raising_at_construction, slowly_restored
 from tests.envs.harness import make_spec, vector_env, wait_until_gone
@@ -148,8 +149,8 @@ def test_workers_survive_the_signals_of_a_terminal_and_a_scheduler():
     with vector_env() as env:
         env.reset()
         for pid in env.process_ids:
-            os.kill(pid, signal.SIGINT)
-            os.kill(pid, signal.SIGTERM)
+            for number in TERMINAL_SIGNALS:
+                os.kill(pid, number)
         assert env.step(STAY).valid.all()
 
 
@@ -158,8 +159,8 @@ class SignalledAtOnce(subprocess.Popen):
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
-        self.send_signal(signal.SIGINT)
-        self.send_signal(signal.SIGTERM)
+        for number in TERMINAL_SIGNALS:
+            self.send_signal(number)
 
 
 def blocked_signals(status):
