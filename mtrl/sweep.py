@@ -2,8 +2,8 @@
 
 Every run is a plain `python -m mtrl.train`; the same command again skips what is finished and continues the rest.
 
-Exit codes: 0 all finished, or saved after --max-hours; 1 a run failed, 2 usage; 130, 138, 143 stopped by SIGINT,
-SIGUSR1, SIGTERM, with the runs saved.
+Exit codes: 0 all finished, or saved after --max-hours; 1 a run failed, 2 usage; 129, 130, 138, 143 stopped
+by SIGHUP, SIGINT, SIGUSR1, SIGTERM, with the runs saved.
 """
 
 import sys
