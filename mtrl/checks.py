@@ -203,11 +203,10 @@ def cache() -> Check:
             found="cannot be written: every start compiles anew, 15 s and more",
             advice="XDG_CACHE_HOME=FOLDER names another place",
         )
-    folder = Path(FOLDER)
-    is_cold = not any(path.is_file() for path in folder.rglob("*"))
+    is_cold = not any(path.is_file() for path in FOLDER.rglob("*"))
     state = "empty: the first start compiles, which takes 15 s and more" if is_cold else "filled"
     return Check(
-        name="cache", status="ok", found=f"{folder.parent}: {state}", numbers={"folder": str(folder), "cold": is_cold}
+        name="cache", status="ok", found=f"{FOLDER.parent}: {state}", numbers={"folder": str(FOLDER), "cold": is_cold}
     )
 
 

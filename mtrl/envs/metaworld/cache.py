@@ -41,16 +41,16 @@ PACKAGES = ("metaworld", "mujoco", "gymnasium", "numpy", "scipy")
 SEAL_SIZE = hashlib.sha256().digest_size
 
 
-def cache_folder(name: str) -> Path | None:
+def cache_folder(name: str, *, root: str | None = None) -> Path | None:
     """Return this user's folder of that name for what need not be computed again; it exists and can be written.
 
-    Its parent is `mtrl` in `$XDG_CACHE_HOME`, or in `~/.cache` where that is not set.
+    Its parent is `mtrl` in `root`, by default in `$XDG_CACHE_HOME`, or in `~/.cache` where that is not set.
 
     Returns:
         None, with a warning, where there is no such place.
     """
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtrl" / name
+        folder = Path(root or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtrl" / name
         folder.mkdir(parents=True, exist_ok=True)
     except RuntimeError:  # from Path.home
         _warn("this user has no home")

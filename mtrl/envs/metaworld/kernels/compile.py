@@ -17,8 +17,8 @@ from mtrl.envs.metaworld.cache import cache_folder, fingerprint
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
-FOLDER = os.environ.get("NUMBA_CACHE_DIR") or cache_folder(
-    f"kernels-{fingerprint(Path(__file__).parent.rglob('*.py'))}"
+FOLDER = cache_folder(
+    f"kernels-{fingerprint(Path(__file__).parent.rglob('*.py'))}", root=os.environ.get("NUMBA_CACHE_DIR")
 )
 """Where compiled kernels are kept; None where nothing can be kept and every process compiles for itself."""
 
