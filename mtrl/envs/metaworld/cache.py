@@ -53,13 +53,13 @@ def cache_folder(name: str, *, root: str | None = None) -> Path | None:
         folder = Path(root or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtrl" / name
         folder.mkdir(parents=True, exist_ok=True)
     except RuntimeError:  # from Path.home
-        _warn("this user has no home")
+        warn_not_kept("this user has no home")
         return None
     except OSError as problem:
-        _warn(f"cannot make {problem.filename}: {problem.strerror}")
+        warn_not_kept(f"cannot make {problem.filename}: {problem.strerror}")
         return None
     if not os.access(folder, os.W_OK):
-        _warn(f"cannot write in {folder.parent}")
+        warn_not_kept(f"cannot write in {folder.parent}")
         return None
     return folder
 
@@ -70,6 +70,15 @@ def fingerprint(files: Iterable[Path], facts: str = "") -> str:
     for file in sorted(files):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
+
+
+def warn_not_kept(problem: str) -> None:
+    """Say why the cache cannot be written.
+
+    All warnings come from one line, so that Python shows equal ones of one process once.
+    """
+    message = f"nothing is kept for the next run, which starts slower: {problem}; XDG_CACHE_HOME names another place"
+    warnings.warn(message, RuntimeWarning, stacklevel=1)
 
 
 @functools.cache
@@ -123,7 +132,7 @@ class Store:
                 Path(draft).unlink()
                 raise
         except OSError as problem:
-            _warn(f"cannot write in {self._folder.parent}: {problem.strerror}")
+            warn_not_kept(f"cannot write in {self._folder.parent}: {problem.strerror}")
             self._can_save = False
 
     @contextlib.contextmanager
@@ -164,9 +173,3 @@ def _processor() -> list[str]:
         return [platform.processor()]
     fields = {name for names in PROCESSOR_FIELDS.values() for name in names}
     return [line for line in lines if line.split(":")[0].strip() in fields]
-
-
-def _warn(problem: str) -> None:
-    """Warn from one line, so that Python shows equal warnings of one process once."""
-    message = f"nothing is kept for the next run, which starts slower: {problem}; XDG_CACHE_HOME names another place"
-    warnings.warn(message, RuntimeWarning, stacklevel=1)

@@ -4,6 +4,7 @@ Numba looks only at a function's own file when it decides whether a kept result 
 calls. So the folder is named by what all kernels' sources say.
 """
 
+import contextlib
 import inspect
 import os
 from collections.abc import Callable
@@ -12,8 +13,10 @@ from typing import Any, TypeVar, cast
 
 import numba
 from numba.core import config
+from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
 
-from mtrl.envs.metaworld.cache import cache_folder, fingerprint
+from mtrl.envs.metaworld.cache import cache_folder, fingerprint, warn_not_kept
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -28,9 +31,11 @@ if FOLDER is not None:
 
 def kernel(function: Function) -> Function:
     """Compile a function at its first call, or load what an earlier process compiled."""
+    plain = inspect.unwrap(function)  # tests wrap in checks
     # error_model: a division by zero gives inf or NaN, as NumPy's does, instead of an exception.
-    compiler = numba.njit(cache=FOLDER is not None, nogil=True, error_model="numpy")
-    return cast("Function", compiler(inspect.unwrap(function)))  # tests wrap in checks
+    compiled = numba.njit(nogil=True, error_model="numpy")(plain)
+    _keep(compiled, plain)
+    return cast("Function", compiled)
 
 
 class Entry:
@@ -45,6 +50,38 @@ class Entry:
     def address(self) -> int:
         """Where the compiled function is; compiles it, or loads what an earlier process compiled."""
         if self._compiled is None:
-            signature = numba.types.void(numba.types.uint64)
-            self._compiled = numba.cfunc(signature, cache=FOLDER is not None, error_model="numpy")(self._function)
+            self._compiled = CFunc(
+                self._function, ((numba.types.uint64,), numba.types.void), {}, {"error_model": "numpy"}
+            )
+            _keep(self._compiled, self._function)
+            self._compiled.compile()
         return self._compiled.address
+
+
+class _KernelCache(FunctionCache):
+    """Numba's own files of one function. What cannot be read is compiled, what cannot be written is not kept.
+
+    They carry no hash, as those of `Store` do: a changed byte that Numba can read goes unnoticed.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return what an earlier process compiled; None where that is nothing, or damaged, which is then replaced."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # noqa: BLE001 - reading a damaged file may raise anything
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep what was compiled; warn where that fails."""
+        try:
+            super().save_overload(sig, data)
+        except OSError as problem:
+            warn_not_kept(f"cannot write in {FOLDER}: {problem.strerror}")
+
+
+def _keep(compiled: Any, function: Callable[..., object]) -> None:
+    """Let a function of Numba's look for its code among the files, and keep it there."""
+    if FOLDER is not None:
+        compiled._cache = _KernelCache(function)  # noqa: SLF001 - in the place of Numba's, which raises
