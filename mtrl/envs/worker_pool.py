@@ -156,6 +156,15 @@ class WorkerPool:
         self.begin(command)
         return self.finish()
 
+    def require_free(self, command: Command) -> None:
+        """Raise where the command cannot begin: `WorkerError` after a failure for good, else `RuntimeError`."""
+        if self._failure is not None:
+            raise self._failure
+        if self.is_closed:
+            raise RuntimeError("the vector environment is closed")
+        if self._begun is not None:
+            raise RuntimeError(f"{command.value!r} cannot begin before {self._begun.command.value!r} is finished")
+
     def begin(self, command: Command) -> None:
         """Send the command to all workers; `finish` returns their results. Nothing else can be asked in between."""
         order = STEP if command is Command.STEP else pickle.dumps((command, None))
@@ -214,12 +223,7 @@ class WorkerPool:
             raise WorkerError(_message(*failure))
 
     def _begin(self, command: Command, messages: Mapping[int, bytes], timeout: float) -> None:
-        if self._failure is not None:
-            raise self._failure
-        if self.is_closed:
-            raise RuntimeError("the vector environment is closed")
-        if self._begun is not None:
-            raise RuntimeError(f"{command.value!r} cannot begin before {self._begun.command.value!r} is finished")
+        self.require_free(command)
         with self._closing_on_failure():
             self._begun = _Begun(command, messages, timeout, *self._send(command.value, messages, timeout))
 

@@ -116,6 +116,7 @@ class WorkerVectorEnv:
             ValueError: `goal` has another shape than (task, env) or is no index of a goal.
             WorkerError: Workers failed, died or hung once too often.
         """
+        self._pool.require_free(Command.RESET)
         if goal is None:
             self._goal[:] = self._next_goal
             self._draw_next_goals(np.ones_like(self._goal, np.bool_))
@@ -142,6 +143,7 @@ class WorkerVectorEnv:
         Raises:
             ValueError: An action is not finite or the array has the wrong shape.
         """
+        self._pool.require_free(Command.STEP)
         self._require_started()
         arrays = self._pool.arrays
         arrays.action[:] = self._checked_action(action)
@@ -202,6 +204,7 @@ class WorkerVectorEnv:
             ValueError: The state belongs to other tasks or another number of environments.
             WorkerError: Workers failed, died or hung once too often.
         """
+        self._pool.require_free(Command.SET_STATE)
         found = (tuple(state["task_names"]), state["envs_per_task"])
         expected = (self._spec.task_names, self._spec.envs_per_task)
         if found != expected:

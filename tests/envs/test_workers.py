@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtrl.envs.workers import RenderingError, WorkerVectorEnv, usable_cores
-from tests.envs.fakes import NUM_GOALS, inspecting, unseen
+from mtrl.envs.workers import RenderingError, WorkerError, WorkerVectorEnv, usable_cores
+from tests.envs.fakes import NUM_GOALS, inspecting, raising, unseen
 from tests.envs.harness import TASK_NAMES, make_spec, vector_env
 
 STAY = np.zeros((3, 2, 1), np.float32)
@@ -219,6 +219,38 @@ def test_nothing_else_can_be_asked_before_a_step_is_finished():
                 ask()
         env.step_wait()
         env.step(STAY)
+
+
+def test_what_is_refused_in_the_middle_of_a_step_changes_nothing():
+    with vector_env() as env, vector_env() as other, vector_env(seed=1) as foreign:
+        for each in (env, other, foreign):
+            each.reset()
+        rollout(foreign, 1)
+        state = foreign.get_state()
+        env.step_async(STAY)
+        refused = (
+            env.reset,
+            lambda: env.reset(np.zeros((3, 2), np.int64)),
+            lambda: env.step_async(STAY - 0.5),
+            lambda: env.set_state(state),
+        )
+        for ask in refused:
+            with pytest.raises(RuntimeError, match="cannot begin before 'step' is finished"):
+                ask()
+        found = [env.step_wait(), *rollout(env, 8)]
+        assert_equal_steps([other.step(STAY), *rollout(other, 8)], found)
+
+
+def test_a_reset_refused_after_a_failure_for_good_draws_no_goals():
+    with vector_env(raising, max_restarts=0) as env:
+        env.reset()
+        env.step(STAY)
+        with pytest.raises(WorkerError):
+            env.step(STAY)
+        before = env.get_state()
+        with pytest.raises(WorkerError):
+            env.reset()
+        np.testing.assert_equal(env.get_state(), before)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
