@@ -128,7 +128,10 @@ def test_every_task_has_its_kernel():
 def test_engines_give_the_same_steps_through_the_workers():
     name = "mt10:push-v3,reach-v3"
     generator = np.random.default_rng(0)
-    with closing(envs.make(name, workers=1)) as stock, closing(envs.make(name, workers=2, engine="native")) as native:
+    with (
+        closing(envs.make(name, workers=1, engine="stock")) as stock,
+        closing(envs.make(name, workers=2, engine="native")) as native,
+    ):
         np.testing.assert_array_equal(native.reset(), stock.reset())
         for _ in range(30):
             action = generator.uniform(-1, 1, (2, 1, 4)).astype(np.float32)
