@@ -207,11 +207,13 @@ def make(
             numbers of its info; toy tells nothing.
 
     Raises:
-        ValueError: There is no such environment, or a number is out of range.
+        ValueError: There is no such environment or task, `only` names none or one twice, or a number is out of range.
     """
     whole = task_names(name)
     limits = Config(max_episode_steps=max_episode_steps, num_goals=num_goals).limits()
     _check_limits(name, limits)
+    if only is not None and not len(only) == len(set(only)) > 0:
+        raise ValueError(f"only is {only}, expected at least one task of {name}, and each once")
     for task in only or ():
         check_task(name, task)
     suite, tasks = parse(name)

@@ -99,6 +99,12 @@ def test_make_refuses_an_invalid_name():
         envs.make("mt11")
 
 
+@pytest.mark.parametrize("only", [(), ("reach-west", "reach-east", "reach-west")])
+def test_make_refuses_no_task_and_a_task_twice(only):
+    with pytest.raises(ValueError, match=r"only is .*, expected at least one task of toy, and each once"):
+        envs.make("toy", only=only)
+
+
 def test_suites_are_listed():
     assert envs.names() == (
         *("toy", "toy_scaled", "toy_exp", "toy_power", "toy_groups"),
