@@ -51,18 +51,13 @@ def run_faulty(capsys, monkeypatch, run_dir):
     def run(fault: str, *argv: str) -> tuple[int, str]:
         suite = envs._Suite("tests.envs.faulty:make", TASK_NAMES, NUM_GOALS)
         monkeypatch.setitem(envs._REGISTRY, f"faulty_{fault}", suite)
-        before, memory = children_of(os.getpid()), shared_memory_names()
+        before = children_of(os.getpid())
         code = main(["--env", f"faulty_{fault}", *FAULTY, "--run-dir", str(run_dir), *argv])
         started = tuple(set(children_of(os.getpid())) - set(before))
         assert wait_until_gone(started)
-        assert shared_memory_names() <= memory
         return code, capsys.readouterr().err
 
     return run
-
-
-def shared_memory_names() -> set[Path]:
-    return set(Path("/dev/shm").iterdir())
 
 
 def assert_can_go_on(run_dir: Path, error: str, saved: int, logged: int, until: int) -> None:

@@ -47,7 +47,8 @@ class Child:
         code = self.process.returncode
         if code is None:
             return "closed its connection"
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        names = {number.value: number.name for number in signal.Signals}
+        return f"was killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"ended with exit code {code}"
 
     def end(self) -> None:
         """Kill it if it still runs, collect it and close the connection."""
