@@ -68,6 +68,11 @@ class Channel:
         del received[:end]
         return message
 
+    @property
+    def holds_more(self) -> bool:
+        """Whether something has been read from the descriptor that `receive` has not returned yet."""
+        return bool(self._received)
+
     def put_back(self, content: bytes) -> None:
         """Let `receive` begin with what someone else has read from the descriptor."""
         self._received += content

@@ -185,7 +185,7 @@ def main() -> None:
     except Exception as failure:  # noqa: BLE001 - whatever unpickling raises is the parent's to report
         channel.send(pickle.dumps(Reply(failure=_describe(failure))))
         return
-    _serve(channel, _Worker(job, attach(memory_descriptor, job.sizes), channel.fileno()))
+    _serve(channel, _Worker(job, attach(memory_descriptor, job.sizes), channel))
 
 
 def _die_with(parent: int) -> None:
@@ -242,11 +242,11 @@ def _describe(failure: Exception) -> str:
 class _Worker:
     """The environments of one process."""
 
-    def __init__(self, job: Job, arrays: SharedArrays, descriptor: int) -> None:
+    def __init__(self, job: Job, arrays: SharedArrays, channel: Channel) -> None:
         self._job = job
         self._arrays = arrays
         self._envs: dict[int, SingleEnv] = {}
-        self._descriptor = descriptor
+        self._channel = channel
         self._batch = Batch(self._step_each, None)
 
     @property
@@ -270,8 +270,9 @@ class _Worker:
         arrays = self._arrays
         is_broken = arrays.broken.any()
         broken = {row: arrays.obs[row].copy() for row in self._envs if is_broken and arrays.broken[row]}
-        if self._batch.serve is not None and not broken:
-            received = self._batch.serve(self._descriptor, frame(STEP), frame(SUCCESS))
+        # `serve` reads from the descriptor: an order that is in the channel already would wait for the next one.
+        if self._batch.serve is not None and not broken and not self._channel.holds_more:
+            received = self._batch.serve(self._channel.fileno(), frame(STEP), frame(SUCCESS))
             if received is not None:
                 return Answered(received)
             has_ended = True

@@ -6,12 +6,12 @@ Free of torch, as everything that runs in a worker.
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from mtrl.envs.worker_process import RenderingError, SingleEnv, Transition
+from mtrl.envs.worker_process import Batch, RenderingError, SingleEnv, Transition
 
 EPISODE_STEPS = 3
 NUM_GOALS = 1000
@@ -120,6 +120,21 @@ class SlowEnv(CountingEnv):
         return super().step(action)
 
 
+class ServedEnv(CountingEnv):
+    """Steps of all environments change nothing; like compiled code, it answers and waits for the next order itself."""
+
+    @staticmethod
+    def batch(envs: Mapping[int, Any], rows: np.ndarray, progress: np.ndarray, worker: int) -> Batch:
+        def serve(descriptor: int, order: bytes, answer: bytes) -> bytes | None:
+            received = order
+            while received == order:
+                os.write(descriptor, answer)
+                received = os.read(descriptor, 4096)
+            return received
+
+        return Batch(lambda: False, serve)
+
+
 class InspectingEnv(CountingEnv):
     """Its observation tells whether torch is imported, the thread setting and the process id."""
 
@@ -158,6 +173,10 @@ def hanging(task: int, env: int) -> SingleEnv:
 
 def slowly_restored(task: int, env: int) -> SingleEnv:
     return SlowlyRestoredEnv(task, env)
+
+
+def served(task: int, env: int) -> SingleEnv:
+    return ServedEnv(task, env)
 
 
 def slow(task: int, env: int) -> SingleEnv:

@@ -29,6 +29,14 @@ def test_messages_arrive_whole_and_in_order(pair, message):
     sender.join()
 
 
+def test_what_was_read_and_not_returned_is_known(pair):
+    ours, theirs = pair
+    assert not ours.holds_more
+    theirs._end.sendall(channel.frame(b"order") + channel.frame(b"next"))
+    assert (ours.receive(60.0), ours.holds_more) == (b"order", True)
+    assert (ours.receive(60.0), ours.holds_more) == (b"next", False)
+
+
 def test_a_reader_does_not_wait_for_ever_for_the_rest_of_a_message(monkeypatch):
     monkeypatch.setattr(channel, "_LAST_SECONDS", 0.0)
     ours, theirs = open_pair()

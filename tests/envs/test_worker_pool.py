@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mtrl.envs.channel import frame
 from mtrl.envs.worker_pool import WorkerError
-from mtrl.envs.worker_process import TERMINAL_SIGNALS
+from mtrl.envs.worker_process import STEP, TERMINAL_SIGNALS, Command
 from mtrl.envs.workers import WorkerVectorEnv
-from tests.envs.fakes import counting, exiting, hanging, raising, raising_at_construction, slowly_restored
+from tests.envs.fakes import counting, exiting, hanging, raising, raising_at_construction, served, slowly_restored
 from tests.envs.harness import make_spec, vector_env, wait_until_gone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -198,6 +200,14 @@ def test_close_ends_all_and_can_be_repeated():
     del env
     gc.collect()
     assert (num_mapped(), open_descriptors()) == (mapped, descriptors)
+
+
+def test_an_order_that_arrives_together_with_a_step_is_obeyed():
+    with vector_env(served) as env:
+        env.reset()
+        (worker,) = env._pool._workers
+        worker.channel._end.sendall(frame(STEP) + frame(pickle.dumps((Command.CLOSE, None))))
+        assert worker.process.wait(timeout=20) == 0
 
 
 def test_a_forgotten_env_takes_its_workers_along():
