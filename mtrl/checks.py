@@ -112,14 +112,12 @@ def device() -> Check:
 
 def cores() -> Check:
     """Count the cores this process may use, and what limits and other work leave of them."""
-    from mtrl.envs.workers import usable_cores
-
-    usable, quota, load = usable_cores(), machine.cpu_quota(), machine.load()
-    limit = f", limited to the time of {quota:.1f}" if quota is not None and quota < usable else ""
-    is_busy = load is not None and load > BUSY * usable
+    allowed, usable, quota, load = machine.allowed_cores(), machine.usable_cores(), machine.cpu_quota(), machine.load()
+    limit = f" of {allowed}, limited to the time of {quota:.1f}" if quota is not None and quota < allowed else ""
+    is_busy = load is not None and load > BUSY * allowed
     advice = []
     if limit:
-        advice.append(f"give --workers and --threads {max(1, int(quota or 1))} at most")
+        advice.append(f"give --threads {usable} at most")
     if is_busy:
         advice.append("other work is running: the speeds below are too low")
     return Check(

@@ -11,6 +11,19 @@ _FSYNC_BYTES = 4096
 _FSYNCS = 3
 
 
+def usable_cores() -> int:
+    """Return how many processes can work at full speed side by side, at least 1; a limit of their time counts too."""
+    quota = cpu_quota()
+    return allowed_cores() if quota is None else min(allowed_cores(), max(1, int(quota)))
+
+
+def allowed_cores() -> int:
+    """Return how many cores this process may run on, not how many the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def cpu_quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float | None:
     """Return how many cores' time the limits of container, job and service leave, None where they set no limit."""
     try:

@@ -32,6 +32,7 @@ import torch
 import yaml
 
 from mtrl import checkpoint
+from mtrl.machine import allowed_cores
 
 if sys.platform != "win32":
     import fcntl
@@ -142,7 +143,7 @@ def describe_environment() -> dict[str, object]:
         "commit": _commit(),
         "platform": platform.platform(),
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": allowed_cores(),
         "gpus": gpus,
     }
 

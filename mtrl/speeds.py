@@ -10,8 +10,8 @@ import torch
 
 from mtrl import cli, cost, envs
 from mtrl.assembly import choose_device, make_agent
-from mtrl.envs.workers import usable_cores
 from mtrl.interfaces import EnvSpec
+from mtrl.machine import usable_cores
 
 METHODS = ("mean", "aligned")
 

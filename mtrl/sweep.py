@@ -15,6 +15,7 @@ from typing import Literal
 from mtrl import arguments
 from mtrl.cli import UsageError, error
 from mtrl.launchers import Launcher
+from mtrl.machine import usable_cores
 from mtrl.sweep_plan import parse_names, parse_seeds, plan
 
 EXIT_FAILED = 1
@@ -90,8 +91,6 @@ def _main(options: Options, flags: Sequence[str]) -> int:
 
 def _share_cores(options: Options) -> tuple[int, int]:
     """Return how many runs there may be at a time, and the cores of each."""
-    from mtrl.envs.workers import usable_cores
-
     for name in ("jobs", "cpus_per_run"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')}: expected at least 1, got {value}")

@@ -40,7 +40,7 @@ import numpy as np
 
 from mtrl.envs import check, parse, task_names
 from mtrl.envs.metaworld.tasks import BENCHMARKS, MAX_EPISODE_STEPS, NUM_GOALS
-from mtrl.envs.workers import usable_cores
+from mtrl.machine import usable_cores
 from mtrl.run_directory import describe_environment
 from scripts.env_startup import Start, empty_cache, start_native, start_stock
 from scripts.env_turns import Speed, overhead, ratios, take_turns

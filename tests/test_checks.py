@@ -67,12 +67,13 @@ def test_a_slow_disk_and_a_read_only_one(monkeypatch, tmp_path):
 
 
 def test_a_limit_below_the_cores_and_other_work_are_warned_of(monkeypatch):
-    monkeypatch.setattr("mtrl.envs.workers.usable_cores", lambda: 4)
+    monkeypatch.setattr(machine, "allowed_cores", lambda: 4)
     monkeypatch.setattr(machine, "cpu_quota", lambda: 2.5)
     monkeypatch.setattr(machine, "load", lambda: 3.0)
     found = checks.cores()
-    assert found.numbers == {"usable": 4, "quota": 2.5, "load": 3.0}
-    assert found.advice == "give --workers and --threads 2 at most; other work is running: the speeds below are too low"
+    assert found.numbers == {"usable": 2, "quota": 2.5, "load": 3.0}
+    assert found.found == "2 usable of 4, limited to the time of 2.5, load 3.0"
+    assert found.advice == "give --threads 2 at most; other work is running: the speeds below are too low"
     monkeypatch.setattr(machine, "cpu_quota", lambda: None)
     monkeypatch.setattr(machine, "load", lambda: 1.0)
     assert checks.cores().status == "ok"

@@ -10,8 +10,7 @@ import torch
 
 from mtrl import checks, doctor, machine
 from mtrl.checks import Check
-from mtrl.envs.workers import usable_cores
-from mtrl.machine import Space
+from mtrl.machine import Space, usable_cores
 from tests.envs.metaworld.test_rendering import why_not
 
 

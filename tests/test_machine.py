@@ -34,6 +34,13 @@ def test_limits_of_the_first_version_count_and_its_minus_one_is_none(tmp_path):
     assert machine.cpu_quota(root, membership) == 3.0
 
 
+@pytest.mark.parametrize(("quota", "usable"), [(None, 4), (8.0, 4), (2.5, 2), (0.5, 1)])
+def test_a_limit_of_time_below_the_cores_counts(monkeypatch, quota, usable):
+    monkeypatch.setattr(machine, "allowed_cores", lambda: 4)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
+    assert machine.usable_cores() == usable
+
+
 def test_no_limit_and_no_groups_are_none(tmp_path):
     assert machine.cpu_quota(tmp_path, tmp_path / "missing") is None
     (tmp_path / "membership").write_text("0::/\n")

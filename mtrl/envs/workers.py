@@ -1,7 +1,6 @@
 """A vector environment over worker processes, for any suite that can offer a `SingleEnv`."""
 
 import logging
-import os
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -13,19 +12,13 @@ from mtrl.envs.shared_arrays import Sizes
 from mtrl.envs.worker_pool import MAX_RESTARTS, Rows, WorkerError, WorkerPool
 from mtrl.envs.worker_process import Command, EnvFactory, RenderingError, View
 from mtrl.interfaces import EnvSpec, Step
+from mtrl.machine import usable_cores
 from mtrl.registry import check_name
 from mtrl.seeding import numpy_generator
 
-__all__ = ["RenderingError", "WorkerError", "WorkerVectorEnv", "usable_cores"]
+__all__ = ["RenderingError", "WorkerError", "WorkerVectorEnv"]
 
 _LOGGER = logging.getLogger(__name__)
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use, not how many the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class WorkerVectorEnv:

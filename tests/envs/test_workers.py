@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtrl.envs.workers import RenderingError, WorkerError, WorkerVectorEnv, usable_cores
+from mtrl.envs.workers import RenderingError, WorkerError, WorkerVectorEnv
+from mtrl.machine import usable_cores
 from tests.envs.fakes import NUM_GOALS, inspecting, raising, unseen
 from tests.envs.harness import TASK_NAMES, make_spec, vector_env
 
