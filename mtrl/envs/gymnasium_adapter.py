@@ -74,7 +74,8 @@ class GymnasiumAdapter(GymnasiumVectorEnv):
         """Start a new episode everywhere. `seed` has no effect: the goal streams are seeded by `make`."""
         if seed is not None:
             warnings.warn("reset(seed=...) has no effect; give the seed to mtrl.envs.make", UserWarning, stacklevel=2)
-        obs = self._env.reset((options or {}).get("goal"))
+        goal = (options or {}).get("goal")
+        obs = self._env.reset(None if goal is None else np.asarray(goal))
         return obs.reshape(self.num_envs, -1), self._infos(task=self._task)
 
     def step(

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from mtrl.envs.inputs import check_least, check_state, checked_action, checked_goal
 from mtrl.envs.toy_tasks import GROUP_TASKS, NUM_GOALS, TASKS
 from mtrl.interfaces import EnvSpec, Step
 from mtrl.seeding import numpy_generator
@@ -74,7 +75,12 @@ def make(
     engine: str = "",
     info: bool = False,
 ) -> "Toy":
-    """Build the suite `name` with the given tasks, all by default."""
+    """Build the suite `name` with the given tasks, all by default.
+
+    Raises:
+        ValueError: `envs_per_task` or `workers` is below 1.
+    """
+    check_least(1, envs_per_task=envs_per_task, workers=workers)
     del whole, workers, engine, info  # stepping all copies is one array operation, and a step has no more to tell
     tasks = tasks or (GROUP_TASKS if name == "toy_groups" else TASKS)
     return Toy(tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, rewards=REWARDS[name])
@@ -134,13 +140,11 @@ class Toy:
         """Start a new episode everywhere.
 
         Raises:
-            ValueError: A goal index is out of range.
+            ValueError: `goal` has another shape than (task, env) or is no index of a goal.
         """
         if goal is None:
             goal = np.array([[stream.integers(NUM_GOALS) for stream in streams] for streams in self._streams])
-        elif goal.min() < 0 or goal.max() >= NUM_GOALS:
-            raise ValueError(f"goals must lie in [0, {NUM_GOALS}), got {goal.min()} to {goal.max()}")
-        self._goal = goal.astype(np.int64)
+        self._goal = checked_goal(goal, self._spec).astype(np.int64)
         self._position[:] = 0
         self._velocity[:] = 0
         self._time = 0
@@ -150,7 +154,7 @@ class Toy:
         """Advance every point mass by one action.
 
         Raises:
-            ValueError: An action is not finite.
+            ValueError: An action is not finite or the array has the wrong shape.
         """
         self.step_async(action)
         return self.step_wait()
@@ -159,10 +163,9 @@ class Toy:
         """Take the actions of the next step; there is nobody else to work on it.
 
         Raises:
-            ValueError: An action is not finite.
+            ValueError: An action is not finite or the array has the wrong shape.
         """
-        self._check_finite(action)
-        self._action = action.copy()
+        self._action = checked_action(action, self._spec).copy()
 
     def step_wait(self) -> Step:
         """Do the step."""
@@ -191,6 +194,8 @@ class Toy:
     def get_state(self) -> dict[str, Any]:
         """Return everything that determines the future."""
         return {
+            "task_names": list(self._spec.task_names),
+            "envs_per_task": self._spec.envs_per_task,
             "position": self._position.copy(),
             "velocity": self._velocity.copy(),
             "goal": self._goal.copy(),
@@ -199,7 +204,12 @@ class Toy:
         }
 
     def set_state(self, state: dict[str, Any]) -> Float[np.ndarray, "task env obs"]:
-        """Restore what `get_state` returned."""
+        """Restore what `get_state` returned.
+
+        Raises:
+            ValueError: The state belongs to other tasks or another number of environments.
+        """
+        check_state(state, self._spec)
         self._position = state["position"].copy()
         self._velocity = state["velocity"].copy()
         self._goal = state["goal"].copy()
@@ -240,12 +250,3 @@ class Toy:
             if transform is not None:
                 reward[task] = transform(reward[task])
         return reward.astype(np.float32)
-
-    def _check_finite(self, action: np.ndarray) -> None:
-        bad = np.argwhere(~np.isfinite(action))
-        if len(bad):
-            task, env, component = bad[0]
-            raise ValueError(
-                f"action of task {self._spec.task_names[task]!r}, environment {env}, component {component} "
-                f"is {action[task, env, component]}"
-            )

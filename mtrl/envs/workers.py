@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from mtrl.envs.inputs import check_least, check_state, checked_action, checked_goal
 from mtrl.envs.shared_arrays import Sizes
 from mtrl.envs.worker_pool import MAX_RESTARTS, Rows, WorkerError, WorkerPool
 from mtrl.envs.worker_process import Command, EnvFactory, RenderingError, View
@@ -58,10 +59,8 @@ class WorkerVectorEnv:
             ValueError: A number is out of range.
             WorkerError: An environment cannot be built.
         """
-        least = {"envs_per_task": (spec.envs_per_task, 1), "workers": (workers, 1), "max_restarts": (max_restarts, 0)}
-        for name, (value, minimum) in least.items():
-            if value is not None and value < minimum:
-                raise ValueError(f"{name} is {value}, expected {minimum} or more")
+        check_least(1, envs_per_task=spec.envs_per_task, workers=workers)
+        check_least(0, max_restarts=max_restarts)
         self._spec = spec
         self._shape = (spec.num_tasks, spec.envs_per_task)
         rows = Rows(task_names=spec.task_names, envs_per_task=spec.envs_per_task)
@@ -114,7 +113,7 @@ class WorkerVectorEnv:
             self._goal[:] = self._next_goal
             self._draw_next_goals(np.ones_like(self._goal, np.bool_))
         else:
-            self._goal[:] = self._checked_goal(goal)
+            self._goal[:] = checked_goal(goal, self._spec).reshape(-1)
         self._begin_episodes()
         return self._obs()
 
@@ -139,7 +138,7 @@ class WorkerVectorEnv:
         self._pool.require_free(Command.STEP)
         self._require_started()
         arrays = self._pool.arrays
-        arrays.action[:] = self._checked_action(action)
+        arrays.action[:] = checked_action(action, self._spec).reshape(arrays.action.shape)
         arrays.goal[:] = self._next_goal
         self._pool.begin(Command.STEP)
 
@@ -198,10 +197,7 @@ class WorkerVectorEnv:
             WorkerError: Workers failed, died or hung once too often.
         """
         self._pool.require_free(Command.SET_STATE)
-        found = (tuple(state["task_names"]), state["envs_per_task"])
-        expected = (self._spec.task_names, self._spec.envs_per_task)
-        if found != expected:
-            raise ValueError(f"the state is of tasks and envs per task {found}, expected {expected}")
+        check_state(state, self._spec)
         self._goal[:] = state["goal"]
         self._next_goal[:] = state["next_goal"]
         for stream, stream_state in zip(self._goal_streams, state["goal_streams"], strict=True):
@@ -308,9 +304,7 @@ class WorkerVectorEnv:
             raise NotImplementedError(f"there is nothing to see in {', '.join(self._spec.task_names)}: no cameras")
         camera = cameras[0] if camera is None else camera
         check_name(cameras, "camera", camera)
-        for name, value in (("width", width), ("height", height)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected 1 or more")
+        check_least(1, width=width, height=height)
         return camera, width, height
 
     def _checked_rows(self, tasks: Sequence[str], envs: Sequence[int]) -> list[int]:
@@ -320,28 +314,3 @@ class WorkerVectorEnv:
             if not 0 <= env < self._spec.envs_per_task:
                 raise ValueError(f"env {env}, expected 0 to {self._spec.envs_per_task - 1}")
         return [self._spec.task_names.index(task) * self._spec.envs_per_task + env for task in tasks for env in envs]
-
-    def _checked_goal(self, goal: Int[np.ndarray, "task env"]) -> Int[np.ndarray, " row"]:
-        goal = np.asarray(goal)
-        if goal.shape != self._shape or not np.issubdtype(goal.dtype, np.integer):
-            raise ValueError(f"goal is {goal.dtype} of shape {goal.shape}, expected integers of shape {self._shape}")
-        outside = np.argwhere((goal < 0) | (goal >= self._spec.num_goals))
-        if len(outside):
-            task, env = outside[0]
-            raise ValueError(
-                f"goal {goal[task, env]} for task {self._spec.task_names[task]!r}, env {env}, "
-                f"expected 0 to {self._spec.num_goals - 1}"
-            )
-        return goal.reshape(-1)
-
-    def _checked_action(self, action: Float[np.ndarray, "task env action"]) -> Float[np.ndarray, "row action"]:
-        action = np.asarray(action)
-        expected = (*self._shape, self._spec.action_dim)
-        if action.shape != expected:
-            raise ValueError(f"action has shape {action.shape}, expected (task, env, action) = {expected}")
-        if not np.isfinite(action).all():
-            task, env = np.argwhere(~np.isfinite(action))[0][:2]
-            raise ValueError(
-                f"action {action[task, env]} for task {self._spec.task_names[task]!r}, env {env}, is not finite"
-            )
-        return action.reshape(-1, self._spec.action_dim)

@@ -48,6 +48,8 @@ def test_goals_are_chosen_by_option_and_a_seed_is_warned_about():
         env = as_gymnasium(inner)
         obs, _ = env.reset(options={"goal": np.arange(6).reshape(3, 2)})
         np.testing.assert_array_equal(obs[:, 2], np.arange(6))
+        obs, _ = env.reset(options={"goal": [[5, 4], [3, 2], [1, 0]]})
+        np.testing.assert_array_equal(obs[:, 2], np.arange(6)[::-1])
         with pytest.warns(UserWarning, match="no effect"):
             env.reset(seed=3)
 

@@ -5,8 +5,8 @@ from mtrl.envs.toy import DIRECTIONS, make
 from mtrl.envs.toy_tasks import GROUP_TASKS, TASKS
 
 
-def build(name="toy", tasks=None, seed=0, goal_seed=0, envs_per_task=2):
-    return make(name, tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, workers=None)
+def build(name="toy", tasks=None, seed=0, goal_seed=0, envs_per_task=2, workers=None):
+    return make(name, tasks, seed=seed, goal_seed=goal_seed, envs_per_task=envs_per_task, workers=workers)
 
 
 def toward_goal(obs):
@@ -163,10 +163,26 @@ def test_wrong_actions_and_goals_are_refused_by_name():
     env.reset()
     action = np.zeros((4, 2, 2))
     action[1, 0, 1] = np.nan
-    with pytest.raises(ValueError, match="'reach-north', environment 0, component 1 is nan"):
+    with pytest.raises(ValueError, match=r"nan.*'reach-north', env 0, is not finite"):
         env.step(action)
-    with pytest.raises(ValueError, match="got 0 to 50"):
+    with pytest.raises(ValueError, match=r"shape \(1, 2, 2\), expected .* \(4, 2, 2\)"):
+        env.step(np.zeros((1, 2, 2)))
+    with pytest.raises(ValueError, match="goal 50 for task 'reach-east', env 1, expected 0 to 49"):
         env.reset(np.array([[0, 50]] * 4))
+    with pytest.raises(ValueError, match=r"shape \(1, 2\), expected integers of shape \(4, 2\)"):
+        env.reset(np.zeros((1, 2), int))
+
+
+@pytest.mark.parametrize("numbers", [{"envs_per_task": 0}, {"workers": 0}])
+def test_numbers_below_one_are_refused(numbers):
+    with pytest.raises(ValueError, match=f"{next(iter(numbers))} is 0, expected 1 or more"):
+        build(**numbers)
+
+
+@pytest.mark.parametrize("others", [{"tasks": TASKS[::-1]}, {"envs_per_task": 3}])
+def test_a_state_of_others_is_refused(others):
+    with pytest.raises(ValueError, match=r"the state is of tasks and envs per task .*, expected .*'reach-east'"):
+        build().set_state(build(**others).get_state())
 
 
 def test_there_is_nothing_to_see_and_nothing_further_to_tell():
