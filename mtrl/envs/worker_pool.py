@@ -104,7 +104,7 @@ class WorkerPool:
             sizes: The layout of the shared arrays.
             make_env: Called in the worker for each of its environments.
             timeout: Seconds any command may take.
-            startup_timeout: Seconds until all environments must be built.
+            startup_timeout: Seconds within which a start must get to another environment, or end.
             max_restarts: Workers that may be replaced within `RESTART_SECONDS`.
         """
         self.num_restarts = 0
@@ -267,13 +267,15 @@ class WorkerPool:
         pending = {self._workers[index].channel.fileno(): index for index in asked}
         for descriptor in pending:
             poller.register(descriptor, select.POLLIN)
-        deadline = time.monotonic() + timeout
+        deadline, seen = time.monotonic() + timeout, self.arrays.progress.copy()
         while pending:
             began = time.monotonic()
             wait = max(0.0, deadline - began)
             ready = poller.poll(wait * 1000)
-            if not ready and time.monotonic() - began - wait > STOPPED_SECONDS:
-                deadline = time.monotonic() + timeout
+            was_stopped = time.monotonic() - began - wait > STOPPED_SECONDS
+            is_building = what == "start" and (self.arrays.progress != seen).any()
+            if not ready and (was_stopped or is_building):
+                deadline, seen = time.monotonic() + timeout, self.arrays.progress.copy()
                 continue
             if not ready:
                 return results, failures | {i: self._describe_hang(i, what, timeout) for i in pending.values()}

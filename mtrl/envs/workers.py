@@ -52,7 +52,8 @@ class WorkerVectorEnv:
             seed: Seed of the goal streams.
             workers: Processes; the number of usable cores by default, and never more than environments.
             timeout: Seconds that one step, reset, picture or other command may take before its worker counts as hung.
-            startup_timeout: Seconds that building the environments, or restoring them, may take.
+            startup_timeout: Seconds that building an environment, the first time with what is compiled for it, or
+                restoring all may take.
             max_restarts: Workers that may be replaced within ten minutes; one more failure is a `WorkerError`.
 
         Raises:

@@ -175,6 +175,17 @@ def slowly_restored(task: int, env: int) -> SingleEnv:
     return SlowlyRestoredEnv(task, env)
 
 
+def slowly_built(task: int, env: int) -> SingleEnv:
+    time.sleep(2)
+    return CountingEnv(task, env)
+
+
+def never_built(task: int, env: int) -> SingleEnv:
+    if (task, env) == (1, 0):
+        time.sleep(3600)
+    return CountingEnv(task, env)
+
+
 def served(task: int, env: int) -> SingleEnv:
     return ServedEnv(task, env)
 

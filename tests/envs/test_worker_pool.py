@@ -18,7 +18,17 @@ from mtrl.envs.channel import frame
 from mtrl.envs.worker_pool import WorkerError
 from mtrl.envs.worker_process import STEP, TERMINAL_SIGNALS, Command
 from mtrl.envs.workers import WorkerVectorEnv
-from tests.envs.fakes import counting, exiting, hanging, raising, raising_at_construction, served, slowly_restored
+from tests.envs.fakes import (
+    counting,
+    exiting,
+    hanging,
+    never_built,
+    raising,
+    raising_at_construction,
+    served,
+    slowly_built,
+    slowly_restored,
+)
 from tests.envs.harness import make_spec, vector_env, wait_until_gone
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -99,6 +109,21 @@ def test_an_exiting_worker_is_reported_with_task_env_and_code():
 
 def test_a_hanging_worker_is_reported_with_task_and_env():
     assert_fails(hanging, "task 'east', env 0: worker 0 .* hangs, no answer to 'step' within 0.5 s", timeout=0.5)
+
+
+@pytest.mark.slow
+def test_a_start_may_take_longer_as_long_as_it_gets_on():
+    with vector_env(slowly_built, startup_timeout=5.0) as env:  # for six environments of 2 s
+        assert env.worker_restarts == 0
+
+
+@pytest.mark.slow
+def test_a_start_that_does_not_get_on_hangs():
+    with (
+        pytest.raises(WorkerError, match=r"task 'east', env 0: .* hangs, no answer to 'start' within 5 s"),
+        vector_env(never_built, startup_timeout=5.0),
+    ):
+        pass
 
 
 def test_restoring_may_take_as_long_as_starting():
