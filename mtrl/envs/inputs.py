@@ -59,6 +59,7 @@ def check_state(state: Mapping[str, Any], spec: EnvSpec) -> None:
     Raises:
         ValueError: It belongs to other tasks or another number of environments.
     """
-    found, expected = (tuple(state["task_names"]), state["envs_per_task"]), (spec.task_names, spec.envs_per_task)
+    found = (tuple(state.get("task_names", ())), state.get("envs_per_task"))  # the toys' states once lacked both
+    expected = (spec.task_names, spec.envs_per_task)
     if found != expected:
         raise ValueError(f"the state is of tasks and envs per task {found}, expected {expected}")
