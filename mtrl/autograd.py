@@ -26,10 +26,10 @@ def backward(
         backward(losses, shared=trunk.parameters(), private=heads.parameters(), aggregator=make("aligned"))
         optimizer.step()
 
-    Where a loss or a gradient that the method looks at is not finite, the shared parameters receive NaN and the
-    method's state stays as it was, so a check of the gradients, such as that of `torch.amp.GradScaler`, throws the step
-    away as usual. Methods whose direction does not follow the scale of the losses (`nash`, `dibs`, `fairgrad`) want
-    losses without a scaler's factor: it would be divided out of a direction that never had it.
+    Where a loss, a private gradient or a gradient that the method looks at is not finite, the shared parameters receive
+    NaN and the method's state stays as it was, so a check of the gradients, such as that of `torch.amp.GradScaler`,
+    throws the step away as usual. Methods whose direction does not follow the scale of the losses (`nash`, `dibs`,
+    `fairgrad`) want losses without a scaler's factor: it would be divided out of a direction that never had it.
 
     To go on from a method's `state_dict`, call its `setup` as for the losses to come, then `load_state_dict`.
 
@@ -67,7 +67,9 @@ def backward(
     own = torch.autograd.grad(values.sum(), private, retain_graph=True, materialize_grads=True) if private else ()
     _accumulate(private, own)
     products = gramian(rows) if aggregator.need.has_gramian else None
-    if not all_finite([values, *own, *(rows if products is None else [products.diagonal()])]):
+    seen = [values, *own, *(rows if products is None else [products.diagonal()])]
+    aggregator.was_thrown_away = not all_finite(seen)
+    if aggregator.was_thrown_away:
         _accumulate(shared, [torch.full_like(leaf, torch.nan) for leaf in shared])
         return
     aggregation = aggregator.aggregate(

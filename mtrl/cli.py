@@ -190,9 +190,11 @@ def _check_run_dir(run_dir: Path) -> None:
     except OSError as problem:
         raise UsageError(f"--run-dir: cannot use {run_dir}: {problem.strerror}") from problem
     if found:
-        advice = f"continue it with --resume {run_dir}, or name another"
-        advice = advice if (run_dir / "config.yaml").exists() else f"{found[0].name} is no part of a run; name another"
-        raise UsageError(f"--run-dir: {run_dir} is not empty; {advice}")
+        is_run = (run_dir / "config.yaml").exists()
+        advice = (
+            f"continue it with --resume {run_dir}, or" if is_run else f"it holds {found[0].name} and no config.yaml;"
+        )
+        raise UsageError(f"--run-dir: {run_dir} is not empty; {advice} name another")
 
 
 def _may_stand_by(path: Path) -> bool:

@@ -60,7 +60,7 @@ def say_time(
         f"{budget:,} environment steps will take at most about {duration(learning)}, evaluations {duration(evaluating)}"
     )
     random_steps = settings.trainer.warmup_steps * spec.num_tasks
-    if budget and steps_done + budget <= random_steps:
+    if budget and steps_done + budget < random_steps:
         say(
             f"nothing will be learned: the first {random_steps:,} environment steps are random "
             f"(--warmup-steps {settings.trainer.warmup_steps} for each of {spec.num_tasks} tasks)"

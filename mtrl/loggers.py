@@ -245,7 +245,7 @@ class _WarningLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         erase = "\r\033[K" if sys.stderr.isatty() else ""
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # a pipe without a reader, a terminal that was closed
             sys.stderr.write(f"{erase}warning: {record.getMessage()}\n")
             sys.stderr.flush()
 

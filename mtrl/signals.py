@@ -16,7 +16,7 @@ REPEAT_SECONDS = 1.0
 """A signal this soon after the first is the same request: `timeout` and schedulers signal a process and its group."""
 
 
-def install(receive: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+def install(receive: Callable[[int, FrameType | None], None]) -> dict[signal.Signals, Any]:
     """Hand the signals to `receive`, but for a hang-up that `nohup` has switched off; return the handlers before."""
     before = {number: signal.getsignal(number) for number in HANDLED}
     before = {n: handler for n, handler in before.items() if n.name != "SIGHUP" or handler is not signal.SIG_IGN}

@@ -15,6 +15,9 @@ from mtrl.sweep_plan import Run
 
 POLL_SECONDS, STATUS_SECONDS = 0.1, 1.0
 
+REPEAT_SECONDS = 1.5 * signals.REPEAT_SECONDS
+"""A job hears of the first signal later than the sweep, and must not take the second for the same."""
+
 _STEP = re.compile(rb'^{"kind": "\w+", "step": (\d+)', re.MULTILINE)
 
 _TAIL_BYTES = 2**20
@@ -100,7 +103,7 @@ class SweepLoop:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         """Pass the signal on: jobs save and end at the first, and end at once at the second."""
         del frame
-        if self.received and time.monotonic() - self._received_at < signals.REPEAT_SECONDS:
+        if self.received and time.monotonic() - self._received_at < REPEAT_SECONDS:
             return
         if not self.received:
             self.received, self._received_at = signal.Signals(number), time.monotonic()

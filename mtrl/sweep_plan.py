@@ -33,6 +33,8 @@ class Run:
     """Of training, the folder and `--resume auto` included."""
     total_steps: int
     """Environment steps, summed over tasks."""
+    steps_per_vector_step: int
+    """Environment steps of one step of all environments, by which a run may get further than its end."""
     evaluates: bool
     """Whether it ends with an evaluation."""
 
@@ -62,7 +64,7 @@ class Run:
         return max(by_step(self.run_dir / "checkpoints"), default=0)
 
     def is_finished(self) -> bool:
-        """Whether the run has come to its end: all steps taken, recorded, evaluated and saved."""
+        """Whether the run has come to its end, all steps taken, recorded, evaluated and saved, or gone past it."""
         from mtrl.checkpoint import latest, load
 
         if self.steps_saved() < self.total_steps:
@@ -73,6 +75,8 @@ class Run:
             state = load(newest, "trainer")
         except (ValueError, FileNotFoundError):  # damaged: training goes back to the one before
             return False
+        if state["step_count"] >= self.total_steps + self.steps_per_vector_step:  # it once had more to do
+            return True
         due = ["logged_at", "evaluated_at"] if self.evaluates else ["logged_at"]
         return all(state[name] == state["step_count"] for name in due)
 
@@ -152,6 +156,7 @@ def _run(aggregator: str, seed: int, flags: Sequence[str], sweep_dir: Path | Non
         run_dir=run_dir,
         flags=tuple(words),
         total_steps=settings.trainer.total_steps or STEPS_PER_TASK * num_tasks,
+        steps_per_vector_step=num_tasks * settings.trainer.envs_per_task,
         evaluates=settings.trainer.eval_every > 0,
     )
 

@@ -147,10 +147,9 @@ def _patience(remark: str) -> Iterator[None]:
 def _report(failure: Exception, run_dir: Path | None) -> None:
     """Say what ended the run and when, in one sentence; then its details, and how to go on."""
     from mtrl.checkpoint import by_step
-    from mtrl.nonfinite import NonFiniteError
 
-    skip = " --on-nonfinite skip" * isinstance(failure, NonFiniteError)
     headline, _, details = str(failure).partition("\n")
+    skip = " --on-nonfinite skip" * ("(--on-nonfinite skip leaves" in headline)
     sentence = ", ".join([headline, " ".join(getattr(failure, "__notes__", ()))]).removesuffix(", ")
     paragraphs = [f"error: {sentence}", details.strip()]
     if run_dir is None:

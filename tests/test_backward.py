@@ -230,6 +230,24 @@ def test_backward_takes_parameters_of_several_dtypes():
     )
 
 
+def test_nothing_is_observed_of_an_update_that_was_thrown_away():
+    model, aggregator = Model(), make("famo")
+    step(model, aggregator, "loss")
+    before = {name: value.clone() for name, value in aggregator.state_dict().items()}
+    aggregator.observe(torch.ones(NUM_TASKS))
+    assert all(torch.equal(value, before[name]) for name, value in aggregator.state_dict().items())
+    step(model, aggregator)
+    aggregator.observe(torch.ones(NUM_TASKS))
+    assert not torch.equal(aggregator.get_buffer("logits.values"), before["logits.values"])
+
+
+def test_what_has_no_state_takes_any_number_of_tasks_in_silence():
+    for method in ("mean", "sum", "graddrop", "pcgrad"):
+        model, aggregator = Model(), make(method)
+        mtrl.backward(model.losses(), shared=model.shared(), aggregator=aggregator)
+        mtrl.backward(model.losses()[:2], shared=model.shared(), aggregator=aggregator)
+
+
 @pytest.mark.parametrize("method", ["moco", "famo"])
 def test_another_number_of_tasks_does_not_forget_in_silence(method):
     model, aggregator = Model(), make(method)

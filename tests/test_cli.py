@@ -297,7 +297,7 @@ def test_preset_without_a_name_is_refused(capsys):
 
 
 def test_used_run_dir_is_refused_with_the_way_out(capsys, tmp_path):
-    write(tmp_path, "", "metrics.jsonl")
+    write(tmp_path, "", "config.yaml")
     assert f"--resume {tmp_path}" in refusal(capsys, "--env", "toy", "--run-dir", tmp_path)
 
 

@@ -10,6 +10,8 @@ import torch
 from mtrl.acting import Explorer
 from mtrl.agents.mtsac import MTSAC
 from mtrl.aggregators import make, names
+from mtrl.aggregators.base import Aggregator, Need, apply
+from mtrl.aggregators.system import GradientSystem, gramian
 from mtrl.cuda_graphs import waiting
 from mtrl.interfaces import Batch, EnvSpec, Step
 from mtrl.networks.multi_head import MultiHead
@@ -52,11 +54,25 @@ def directions(method: str, jacobian: torch.Tensor, num_updates: int = 3) -> tor
     """Return the directions of some updates, (update, param); only what is solved on the CPU may wait."""
     device = jacobian.device
     aggregator = make(method)
-    aggregator.setup_once(len(jacobian), [jacobian.shape[1:]], device)
+    aggregator.setup(len(jacobian), [jacobian.shape[1:]], device)
     generator = torch.Generator(device).manual_seed(0)
     all_losses = torch.linspace(1, 2, num_updates * len(jacobian), dtype=torch.float64).to(device)
     with waiting("error") if device.type == "cuda" and method in WITHOUT_THE_CPU else contextlib.nullcontext():
-        return torch.stack([aggregator(jacobian, losses, generator) for losses in all_losses.chunk(num_updates)])
+        found = [update(aggregator, jacobian, losses, generator) for losses in all_losses.chunk(num_updates)]
+        return torch.stack(found)
+
+
+def update(
+    aggregator: Aggregator, jacobian: torch.Tensor, losses: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Do what a call of the aggregator does, without its look at whether all is finite, which waits."""
+    rows = (jacobian,)
+    products = gramian(rows) if aggregator.need.has_gramian else None
+    system = GradientSystem(
+        len(jacobian), losses, products, rows if aggregator.need == Need.ROWS else None, generator=generator
+    )
+    (direction,) = apply(aggregator.aggregate(system), rows)
+    return direction
 
 
 def test_waiting_is_noticed():

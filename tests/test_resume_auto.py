@@ -88,7 +88,7 @@ def test_it_needs_the_folder(capsys):
 def test_a_folder_that_holds_no_run_is_not_taken(capsys, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     message = refusal(capsys, *TOY, "--resume", "auto", "--run-dir", tmp_path)
-    assert "is not empty; thesis.tex is no part of a run; name another" in message
+    assert "is not empty; it holds thesis.tex and no config.yaml; name another" in message
 
 
 def test_a_folder_with_no_more_than_a_torn_start_and_the_outputs_of_a_scheduler_is_taken(tmp_path):

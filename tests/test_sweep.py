@@ -254,6 +254,7 @@ def finished(folder: Path, aggregator: str, seed: int, success: tuple[float, flo
         run_dir=folder / f"{aggregator}-{seed}",
         flags=(),
         total_steps=500,
+        steps_per_vector_step=8,
         evaluates=success is not None,
     )
     state = {"step_count": 504, "logged_at": 504, "evaluated_at": 504 if success else 0} | state
@@ -267,7 +268,14 @@ def finished(folder: Path, aggregator: str, seed: int, success: tuple[float, flo
 
 @pytest.mark.parametrize(
     ("state", "is_finished"),
-    [({}, True), ({"step_count": 499}, False), ({"evaluated_at": 400}, False), ({"logged_at": 400}, False)],
+    [
+        ({}, True),
+        ({"step_count": 499}, False),
+        ({"evaluated_at": 400}, False),
+        ({"logged_at": 400}, False),
+        ({"step_count": 507, "logged_at": 400}, False),
+        ({"step_count": 508, "logged_at": 400}, True),
+    ],
 )
 def test_a_run_is_finished_when_its_last_step_is_recorded_and_evaluated(tmp_path, state, is_finished):
     assert finished(tmp_path, "mean", 0, (1.0, 1.0), **state).is_finished() == is_finished

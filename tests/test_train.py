@@ -262,6 +262,7 @@ def test_a_run_is_not_cut_short(run_dir, capsys):
 
 @pytest.mark.parametrize(("number", "code"), CODES)
 def test_a_signal_saves_and_the_run_can_go_on(run_dir, number, code):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # inherited; the tests may run under nohup
     run = start(*TOY, "--total-steps", 10_000_000, "--log-every", 40, "--run-dir", run_dir)
     wait_for(lambda: records(run_dir, "train"), run)
     run.send_signal(number)

@@ -1,10 +1,11 @@
 """What every aggregation method is: a rule from the gradient system of an update to one direction."""
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import Enum, IntEnum
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -67,6 +68,8 @@ class Aggregator(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.num_tasks: int | None = None
+        self.was_thrown_away = False
+        """Whether the last update was not finite, so that there is nothing to `observe`."""
         self._own_generator: torch.Generator | None = None
         self._set_up_for: Setup | None = None
 
@@ -83,7 +86,7 @@ class Aggregator(nn.Module, ABC):
         """Call `setup` unless it was last called with the same arguments; warn where that forgets what was learned."""
         if self._set_up_for == _key(num_tasks, shapes, device):
             return
-        if self._set_up_for is not None and any(name != "task_weights" for name, _ in self.named_buffers()):
+        if self._set_up_for is not None and self._has_learned(*self._set_up_for):
             warnings.warn(
                 f"{type(self).__name__} forgets what it has learned: number of tasks, shapes of shared parameters or "
                 f"device changed from {self._set_up_for} to {_key(num_tasks, shapes, device)}",
@@ -91,6 +94,12 @@ class Aggregator(nn.Module, ABC):
             )
         self.setup(num_tasks, shapes, device)
         self._own_generator = None
+
+    def _has_learned(self, *set_up_for: Any) -> bool:
+        """Whether the state is another than `setup` created."""
+        fresh = copy.deepcopy(self)
+        fresh.setup(*set_up_for)
+        return any(not torch.equal(value, fresh.get_buffer(name)) for name, value in self.named_buffers())
 
     @abstractmethod
     def aggregate(self, system: GradientSystem) -> Aggregation:
@@ -129,7 +138,8 @@ class Aggregator(nn.Module, ABC):
             raise ValueError(f"losses must be ({num_tasks},), one per row of jacobian, got {tuple(losses.shape)}")
         self.setup_once(num_tasks, [jacobian.shape[1:]], jacobian.device)
         rows = (jacobian,)
-        if not all_finite([*rows, *([] if losses is None else [losses])]):
+        self.was_thrown_away = not all_finite([*rows, *([] if losses is None else [losses])])
+        if self.was_thrown_away:
             return torch.full_like(jacobian[0], torch.nan)
         system = GradientSystem(
             num_tasks=num_tasks,
@@ -188,7 +198,7 @@ def apply(aggregation: Aggregation, rows: Sequence[Tensor]) -> tuple[Tensor, ...
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Return whether all numbers are finite."""
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())  # one wait for the device
 
 
 def check_task_weights(weights: tuple[float, ...] | None) -> None:

@@ -76,7 +76,9 @@ class FAMO(Aggregator):
         return Aggregation(torch.softmax(self.logits.values - self.log_distance, 0))
 
     def observe(self, losses: Float[Tensor, " task"]) -> None:
-        """Move the logits. A loss that has become NaN teaches nothing."""
+        """Move the logits. A loss that has become NaN teaches nothing, nor does an update that was thrown away."""
+        if self.was_thrown_away:
+            return
         decrease = self.log_distance - self._log_distance(losses)
         decrease = torch.where(decrease.isnan(), 0.0, decrease)
         z = torch.softmax(self.logits.values, 0)

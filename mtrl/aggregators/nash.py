@@ -27,7 +27,7 @@ class NashMTL(Aggregator):
     where there is no solution, and shares its counter and weights between critic, actor and temperature. Here a zero
     gradient gets weight 0.
 
-    Cost: about 12 Newton steps of T^3, 50 at most, in every `update_every`-th update.
+    Cost: about 12 Newton steps of T^3, 25 where there is no solution, in every `update_every`-th update.
     """
 
     invariances = frozenset(Invariance)

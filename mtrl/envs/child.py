@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mtrl.envs.channel import Channel, open_pair
-from mtrl.envs.worker_process import TERMINAL_SIGNALS
+from mtrl.signals import HANDLED
 
 BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[5]); from mtrl.envs.worker_process import main; main()"
 """A worker finds modules where its parent does, tests and user code included."""
@@ -83,7 +83,7 @@ def start(index: int, rows: tuple[int, ...], memory: int) -> Child:
 @contextlib.contextmanager
 def _terminal_signals_blocked() -> Iterator[None]:
     """Shield the processes started meanwhile until they can ignore these signals themselves: they inherit the mask."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     try:
         yield
     finally:

@@ -23,12 +23,10 @@ from jaxtyping import Float, Int, Shaped, UInt8
 
 from mtrl.envs.channel import Channel, frame
 from mtrl.envs.shared_arrays import IDLE, SharedArrays, Sizes, attach
+from mtrl.signals import HANDLED
 
 PR_SET_PDEATHSIG = 1
 """From <sys/prctl.h>: the signal the kernel sends to this process when its parent dies."""
-
-TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-"""What terminals and schedulers send to the whole group; the parent decides, and may want the workers' state."""
 
 
 class Transition(NamedTuple):
@@ -172,9 +170,10 @@ class Answered(NamedTuple):
 def main() -> None:
     """Serve the parent until it closes the connection or ends. The arguments come from `child`."""
     connection_descriptor, memory_descriptor, parent, signal_on_death = map(int, sys.argv[1:5])
-    for number in TERMINAL_SIGNALS:
+    # Terminals and schedulers send them to the whole group; the parent decides, and may want the workers' state.
+    for number in HANDLED:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)  # a mask would pass to what environments start
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)  # a mask would pass to what environments start
     if signal_on_death:
         _die_with(parent)
     threading.Thread(target=_exit_at_hangup, args=(connection_descriptor,), daemon=True).start()

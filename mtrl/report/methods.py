@@ -17,9 +17,9 @@ FEW_SEEDS = 5
 
 _AGGREGATORS = ("critic.aggregator", "actor.aggregator")
 
-_NO_METHOD = (
+NO_METHOD = (
     "seed", "total_steps", "max_hours", "device", "workers", "threads", "log_every", "checkpoint_every",
-    "replay.device", "env.engine",
+    "on_nonfinite", "replay.device", "env.engine",
 )  # fmt: skip
 """Settings that do not make another method: none changes what is learned up to a step, beyond rounding."""
 
@@ -149,7 +149,7 @@ def _read(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
 def _methods(runs: Sequence[Run]) -> tuple[Method, ...]:
     groups: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in runs:
-        key = tuple(sorted((name, repr(value)) for name, value in run.config.items() if name not in _NO_METHOD))
+        key = tuple(sorted((name, repr(value)) for name, value in run.config.items() if name not in NO_METHOD))
         groups.setdefault(key, []).append(run)
     names = {
         key: " / ".join(dict.fromkeys(group[0].config[part] for part in _AGGREGATORS)) for key, group in groups.items()

@@ -206,6 +206,7 @@ def test_two_objects_share_no_state(name):
     assert storages[0].isdisjoint(storages[1])
 
 
+@pytest.mark.filterwarnings("ignore:.*forgets what it has learned")
 @every_method
 def test_one_object_follows_a_change_in_the_number_of_tasks(name):
     aggregator = make(name)

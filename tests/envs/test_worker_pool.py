@@ -16,8 +16,9 @@ import pytest
 
 from mtrl.envs.channel import frame
 from mtrl.envs.worker_pool import WorkerError
-from mtrl.envs.worker_process import STEP, TERMINAL_SIGNALS, Command
+from mtrl.envs.worker_process import STEP, Command
 from mtrl.envs.workers import WorkerVectorEnv
+from mtrl.signals import HANDLED
 from tests.envs.fakes import (
     counting,
     exiting,
@@ -184,7 +185,7 @@ def test_workers_survive_the_signals_of_a_terminal_and_a_scheduler():
     with vector_env() as env:
         env.reset()
         for pid in env.process_ids:
-            for number in TERMINAL_SIGNALS:
+            for number in HANDLED:
                 os.kill(pid, number)
         assert env.step(STAY).valid.all()
 
@@ -194,7 +195,7 @@ class SignalledAtOnce(subprocess.Popen):
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
-        for number in TERMINAL_SIGNALS:
+        for number in HANDLED:
             self.send_signal(number)
 
 

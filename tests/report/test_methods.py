@@ -1,7 +1,7 @@
 import pytest
 
-from mtrl.flags import UsageError
-from mtrl.report import provenance
+from mtrl.flags import RESUMABLE, UsageError
+from mtrl.report import methods, provenance
 from mtrl.report.methods import compare
 from mtrl.report.summary import area_under, summarise
 from tests.report.run_folders import START, evaluation, write
@@ -23,6 +23,10 @@ def test_runs_that_differ_in_seed_are_one_method_and_others_are_named_by_what_di
     found = [(method.label, len(method.runs)) for method in comparison.methods]
     assert found == [("mean agent.gamma=0.9", 2), ("aligned / mean", 2), ("mean agent.gamma=0.8", 1)]
     assert "settings differ in more than seed and aggregator: agent.gamma: 0.8, 0.9" in comparison.notes
+
+
+def test_what_may_change_when_a_run_is_continued_makes_no_other_method():
+    assert set(RESUMABLE) <= set(methods.NO_METHOD)
 
 
 def test_where_a_run_is_computed_makes_no_other_method(tmp_path):

@@ -77,8 +77,8 @@ class _KernelCache(FunctionCache):
         """Keep what was compiled; warn where that fails."""
         try:
             super().save_overload(sig, data)
-        except OSError as problem:
-            warn_not_kept(f"cannot write in {FOLDER}: {problem.strerror}")
+        except Exception as problem:  # noqa: BLE001 - it reads a damaged file before it writes
+            warn_not_kept(f"cannot write in {FOLDER}: {getattr(problem, 'strerror', None) or problem}")
 
 
 def _keep(compiled: Any, function: Callable[..., object]) -> None:
