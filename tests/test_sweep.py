@@ -361,15 +361,9 @@ def runs_of(folder: Path) -> list[Run]:
     return plan(("mean", "sum"), (0,), TOY, folder, 1)
 
 
-def test_a_signal_reaches_the_job_that_is_being_started(tmp_path):
-    launcher = Troubled(lambda: signal.raise_signal(signal.SIGTERM), num_jobs=2)
-    SweepLoop(runs_of(tmp_path / "sweep"), launcher, 2).run()
-    assert [handle.told for handle in launcher.handles] == [[signal.SIGTERM], [signal.SIGTERM]]
-
-
-def test_jobs_are_told_once_of_a_signal_that_comes_twice_in_a_moment(tmp_path):
-    # As from `timeout`; a second request would end them unsaved.
-    launcher = Troubled(lambda: [signal.raise_signal(signal.SIGTERM) for _ in range(2)], num_jobs=2)
+@pytest.mark.parametrize("times", [1, 2])  # twice in a moment, as from `timeout`: a second request would end the jobs
+def test_a_signal_reaches_the_job_that_is_being_started_and_the_others_once(tmp_path, times):
+    launcher = Troubled(lambda: [signal.raise_signal(signal.SIGTERM) for _ in range(times)], num_jobs=2)
     SweepLoop(runs_of(tmp_path / "sweep"), launcher, 2).run()
     assert [handle.told for handle in launcher.handles] == [[signal.SIGTERM], [signal.SIGTERM]]
 
