@@ -71,9 +71,8 @@ class GradNorm(Aggregator):
         if system.losses is None and self.config.alpha > 0:
             raise ValueError(f"losses are needed for alpha = {self.config.alpha}; only alpha = 0 does without")
         _, norms, is_nonzero = unit_system(system.gramian)
-        raw = self.raw.values.clamp(min=_LOWEST)
-        total = raw.sum() + _SUM_EPS
-        weights = raw / total
+        total = self.raw.values.sum() + _SUM_EPS
+        weights = self.raw.values / total
         lengths = weights * norms * is_nonzero
         target = lengths.sum() / is_nonzero.sum().clamp(min=1) * self._relative_rates(system.losses, is_nonzero)
         slope = torch.sign(lengths - target) * norms * is_nonzero  # of the absolute deviations, by the weights
